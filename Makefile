@@ -1,0 +1,53 @@
+# Two commands do everything: `make demo` and `make test`. Both set up what they need in .venv.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -q
+
+.PHONY: demo test lint types tests docs bench changelog clean
+
+demo: $(VENV)/.ready-demo
+	$(BIN)/python -m examples.demo
+
+test: lint types tests
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/flake8-async --enable=ASYNC csjd examples benchmarks $$(git ls-files 'tests/*.py')
+
+types: $(VENV)/.ready-test
+	$(BIN)/mypy
+	$(BIN)/pyright --verifytypes csjd --ignoreexternal
+
+tests: $(VENV)/.ready-test
+	$(PYTEST)
+
+docs: $(VENV)/.ready-docs
+	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
+
+bench: $(VENV)/.ready-demo
+	$(BIN)/python -m benchmarks
+
+changelog: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet 'towncrier>=24.8'
+	$(BIN)/towncrier build --yes --version $(VERSION)
+
+clean:
+	rm -rf $(VENV) docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.ready-demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[cli]'
+	touch $@
+
+$(VENV)/.ready-test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/.ready-docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
