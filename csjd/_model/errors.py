@@ -121,8 +121,8 @@ class StuckHandlersError(CsjdError, RuntimeError):
     def __str__(self) -> str:
         names = ", ".join(map(repr, self.job_ids[:5]))
         return (
-            f"{len(self.job_ids)} handlers outlived the last stop (limit {self.limit}), first {names}: "
-            "wait for them to end, or end the process"
+            f"{len(self.job_ids)} handlers outlived the last stop (limit {self.limit}), "
+            f"first {names}: wait for them to end, or end the process"
         )
 
 
@@ -239,7 +239,7 @@ def permanent(error: BaseException) -> NoReturn:
     raise PermanentError(str(error)) from error
 
 
-class _Steering(CsjdError):
+class _Steering(CsjdError):  # noqa: N818  a signal, not an error
     """A wait, in seconds, that a handler asks for."""
 
     seconds: float
@@ -254,14 +254,14 @@ class _Steering(CsjdError):
         return type(self)(self.seconds)
 
 
-class Snooze(_Steering):  # noqa: N818  a signal, not an error
+class Snooze(_Steering):
     """Raised by a handler: run the job again after *seconds*; this attempt is not counted."""
 
     def __str__(self) -> str:
         return f"snoozed for {self.seconds} s"
 
 
-class RetryAfter(_Steering):  # noqa: N818  a signal, not an error
+class RetryAfter(_Steering):
     """Raised by a handler: the attempt failed, and the next one waits just *seconds*."""
 
     def __str__(self) -> str:
