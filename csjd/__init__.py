@@ -8,6 +8,7 @@ from csjd._model.config import Config as Config
 from csjd._model.errors import (
     BatchLoaderClosedError as BatchLoaderClosedError,
     CsjdError as CsjdError,
+    DeadLetterNotFoundError as DeadLetterNotFoundError,
     DispatcherClosedError as DispatcherClosedError,
     DispatcherCrashedError as DispatcherCrashedError,
     DispatcherNotStartedError as DispatcherNotStartedError,
@@ -26,8 +27,41 @@ from csjd._model.errors import (
     RetryAfter as RetryAfter,
     Snooze as Snooze,
     StuckHandlersError as StuckHandlersError,
+    WorkerNotFoundError as WorkerNotFoundError,
     WouldDeadlockError as WouldDeadlockError,
     permanent as permanent,
+)
+from csjd._model.events import (
+    AttemptCancelled as AttemptCancelled,
+    AttemptStarted as AttemptStarted,
+    DeadLetterDiscarded as DeadLetterDiscarded,
+    DeadLetterDropped as DeadLetterDropped,
+    DeadLetterRequeued as DeadLetterRequeued,
+    DispatcherStarted as DispatcherStarted,
+    DispatcherStopped as DispatcherStopped,
+    DispatcherStopping as DispatcherStopping,
+    Event as Event,
+    HandlerDetached as HandlerDetached,
+    HandlerStuck as HandlerStuck,
+    JobAccepted as JobAccepted,
+    JobEnded as JobEnded,
+    JobEvent as JobEvent,
+    JobInterrupted as JobInterrupted,
+    JobProgressed as JobProgressed,
+    JobRefused as JobRefused,
+    JobRetried as JobRetried,
+    JobSnoozed as JobSnoozed,
+    Observer as Observer,
+    Paused as Paused,
+    Resumed as Resumed,
+    SessionHalted as SessionHalted,
+    WorkerAdded as WorkerAdded,
+    WorkerRemoved as WorkerRemoved,
+)
+from csjd._model.handler import (
+    Handler as Handler,
+    HandlerSpec as HandlerSpec,
+    OnFailure as OnFailure,
 )
 from csjd._model.job import Job as Job
 from csjd._model.lifecycle import (
@@ -38,6 +72,17 @@ from csjd._model.lifecycle import (
     JobState as JobState,
     JobStep as JobStep,
 )
+from csjd._model.metrics import (
+    DeadLetter as DeadLetter,
+    EndedJob as EndedJob,
+    Histogram as Histogram,
+    MetricsSnapshot as MetricsSnapshot,
+    SessionDistribution as SessionDistribution,
+    SessionInfo as SessionInfo,
+    StopReport as StopReport,
+    StuckHandler as StuckHandler,
+    WorkerStats as WorkerStats,
+)
 from csjd._model.outcome import (
     Cancelled as Cancelled,
     Failed as Failed,
@@ -45,4 +90,9 @@ from csjd._model.outcome import (
     Succeeded as Succeeded,
     TimedOut as TimedOut,
 )
+from csjd._model.registry import Registry as Registry
 from csjd._model.retry import Retry as Retry, RetryPolicy as RetryPolicy
+from csjd._runtime.attempt import Attempt as Attempt
+from csjd._runtime.dispatcher import Dispatcher as Dispatcher
+from csjd._runtime.opening import open_dispatcher as open_dispatcher
+from csjd._runtime.receipts import BatchReport as BatchReport, Receipt as Receipt

@@ -51,6 +51,27 @@ class HandlerNotFoundError(CsjdError, LookupError):
 
 
 @attrs.define(eq=False, slots=False)
+class DeadLetterNotFoundError(CsjdError, LookupError):
+    """No dead letter has this id (any more); nothing changed."""
+
+    job_id: str
+
+    def __str__(self) -> str:
+        return f"no dead letter has the id {self.job_id!r}: look at `await dead_letters()`"
+
+
+@attrs.define(eq=False, slots=False)
+class WorkerNotFoundError(CsjdError, LookupError):
+    """There is no such worker; nothing changed."""
+
+    worker: object
+    workers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"there is no worker {self.worker!r}, there are {list(self.workers)}"
+
+
+@attrs.define(eq=False, slots=False)
 class WouldDeadlockError(CsjdError, RuntimeError):
     """The wait could never have ended, so it was not begun; nothing changed."""
 

@@ -7,6 +7,7 @@ from typing import Protocol, TypeAlias
 import attrs
 
 from csjd._model.checks import is_integer, is_number
+from csjd._model.groups import leaves
 
 RetryOn: TypeAlias = (
     type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
@@ -90,10 +91,10 @@ class Retry:
         return self.delay(attempt, random.random())
 
     def covers(self, error: BaseException) -> bool:
-        """Whether *error* is one that `retry_on` names."""
+        """Whether `retry_on` names *error*; of a group, whether it names every leaf."""
         if isinstance(self.retry_on, (type, tuple)):
-            return isinstance(error, self.retry_on)
-        return bool(self.retry_on(error))
+            return all(isinstance(leaf, self.retry_on) for leaf in leaves(error))
+        return all(self.retry_on(leaf) for leaf in leaves(error))
 
     def delay(self, attempt: int, sample: float) -> float:
         """

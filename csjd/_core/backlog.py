@@ -1,0 +1,481 @@
+"""
+All accepted jobs: where each stands, which is next, and what its end sets free.
+
+The backlog owns the structures of this floor and is the only one that moves a job from
+one to another. A READY job is in exactly one ready queue, or set aside because its type
+is paused, or kept back because its session is; a SCHEDULED one is in one of three heaps;
+a WAITING one is linked behind its session's head; a RUNNING one hangs on its lane. The
+head of a session keeps its place at the head until it has ended.
+"""
+
+from collections import OrderedDict, deque
+
+import attrs
+
+from csjd._core.calls import Switchboard
+from csjd._core.duplicates import KnownIds
+from csjd._core.entry import Entry
+from csjd._core.lanes import Lane, Worker
+from csjd._core.ledger import Ledger
+from csjd._core.ready import ReadyQueue
+from csjd._core.ring import HashRing
+from csjd._core.sessions import Session, SessionTable
+from csjd._core.timers import DueTimes
+from csjd._model.config import Config
+from csjd._model.errors import DuplicateJobError, QueueFullError
+from csjd._model.handler import HandlerSpec, OnFailure
+from csjd._model.job import Job
+from csjd._model.lifecycle import LIFECYCLE, JobState, JobStep
+from csjd._model.metrics import DeadLetter
+
+_PLACE = LIFECYCLE[JobStep.PLACE]
+_POSTPONE = LIFECYCLE[JobStep.POSTPONE]
+_FALL_DUE = LIFECYCLE[JobStep.FALL_DUE]
+_QUEUE = LIFECYCLE[JobStep.QUEUE]
+_START = LIFECYCLE[JobStep.START]
+_INTERRUPT = LIFECYCLE[JobStep.INTERRUPT]
+_SUCCEED = LIFECYCLE[JobStep.SUCCEED]
+_FAIL = LIFECYCLE[JobStep.FAIL]
+_CANCEL = LIFECYCLE[JobStep.CANCEL]
+_DETACH = LIFECYCLE[JobStep.DETACH]
+
+OLDEST_EVERY = 16
+"""One pick in so many takes the oldest job, whatever its priority, so that none starves."""
+
+
+@attrs.define(eq=False)
+class Backlog:
+    """The jobs of one dispatcher."""
+
+    config: Config
+    ids: KnownIds
+    sessions: SessionTable
+    ledger: Ledger
+    workers: dict[int, Worker]
+    """Those that take work, by id."""
+    calls: Switchboard = attrs.field(factory=Switchboard)
+    shared: ReadyQueue = attrs.field(factory=ReadyQueue)
+    """Ready jobs without a session."""
+    backoffs: DueTimes = attrs.field(factory=DueTimes)
+    """Jobs that failed and wait for their next attempt; they keep their place."""
+    snoozes: DueTimes = attrs.field(factory=DueTimes)
+    """Jobs that asked to wait; they keep their place."""
+    delays: DueTimes = attrs.field(factory=DueTimes)
+    """Jobs accepted with a delay; they take their place when they fall due."""
+    stopped: bool = True
+    """Nothing may be taken: the dispatcher does not run."""
+    paused: bool = False
+    """Nothing may be taken: somebody paused the whole dispatcher."""
+    set_aside: dict[str, dict[Entry, None]] = attrs.field(factory=dict)
+    """By paused type: ready jobs whose turn had come, in that order."""
+    held_sessions: set[Session] = attrs.field(factory=set)
+    """Those paused or halted."""
+    dead_letters: OrderedDict[str, tuple[Entry, DeadLetter]] = attrs.field(factory=OrderedDict)
+    """By job id, oldest first."""
+    _order: int = 0
+    _picks: int = 0
+    _next_worker: int = 0
+
+    @classmethod
+    def empty(cls, config: Config) -> "Backlog":
+        """Return the backlog of a new dispatcher, without workers."""
+        workers: dict[int, Worker] = {}
+        return cls(
+            config=config,
+            ids=KnownIds(config.duplicate_window),
+            sessions=SessionTable(
+                HashRing(config.virtual_nodes), config.load_factor, config.session_idle, workers
+            ),
+            ledger=Ledger(deque(maxlen=config.history)),
+            workers=workers,
+        )
+
+    # --- coming in ---------------------------------------------------------------------
+
+    def check(self, job: Job, now: float) -> None:
+        """
+        Refuse a job whose id is taken or for which there is no room.
+
+        Raises:
+            DuplicateJobError: The id is live, or ended within the window.
+            QueueFullError: A limit is reached.
+        """
+        if self.ids.refuses(job.id, now):
+            raise DuplicateJobError(job.id, live=self.ids.find(job.id) is not None)
+        if (full := self.lacks_room(job)) is not None:
+            raise full
+
+    def lacks_room(self, job: Job) -> QueueFullError | None:
+        """Return the limit that keeps *job* out, None if there is room for it."""
+        config = self.config
+        if config.max_pending is not None and self.ledger.live >= config.max_pending:
+            return QueueFullError("max_pending", config.max_pending)
+        if job.session is None:
+            return None
+        session = self.sessions.find(job.session)
+        pending = session.pending if session else 0
+        limit = config.max_pending_per_session
+        if limit is not None and pending >= limit:
+            return QueueFullError("max_pending_per_session", limit, job.session)
+        limit = config.max_sessions
+        if limit is not None and not pending and self.sessions.active >= limit:
+            return QueueFullError("max_sessions", limit, job.session)
+        return None
+
+    def admit(
+        self, job: Job, spec: HandlerSpec, now: float, due: float = 0.0, copies: bool = False
+    ) -> Entry:
+        """
+        Take in a job that `check` has let pass.
+
+        Args:
+            job: The job.
+            spec: How jobs of its type are run.
+            now: The time.
+            due: When it may start; anything up to *now* means at once.
+            copies: Whether each attempt needs its own copy of payload or metadata.
+        """
+        entry = Entry(job, spec, self._next_order(), now, copies)
+        self.ids.add(entry, now)
+        self.ledger.accepted += 1
+        if job.session is not None:
+            entry.session = self.sessions.enter(job.session, now)
+        if due > now:
+            entry.state = _POSTPONE[entry.state]
+            self.delays.add(entry, due)
+        else:
+            self._line_up(entry)
+        return entry
+
+    def _next_order(self) -> int:
+        self._order += 1
+        return self._order
+
+    def _line_up(self, entry: Entry) -> None:
+        """Give a READY entry its place: at the end of its session, or of the shared queue."""
+        session = entry.session
+        if session is None or session.append(entry):
+            self._offer(entry)
+        else:
+            entry.state = _QUEUE[entry.state]
+
+    def _offer(self, entry: Entry) -> None:
+        """Let a READY entry, head of its session if it has one, be taken."""
+        session = entry.session
+        if session is None:
+            self.shared.push(entry)
+            if not self.idle:
+                self.calls.call_any()
+        elif not session.held:
+            worker = self.sessions.home(session)
+            worker.ready.push(entry)
+            if not self.idle:
+                self.calls.call_worker(worker)
+
+    # --- being taken -------------------------------------------------------------------
+
+    def take(self, lane: Lane, now: float) -> Entry | None:
+        """Let *lane* start the job that is first for it; None if there is none it may take."""
+        worker = lane.worker
+        if self.stopped or self.paused or worker.leaving:
+            return None
+        self._picks += 1
+        entry = self._choose(worker.ready, self.shared, oldest=self._picks % OLDEST_EVERY == 0)
+        if entry is None:
+            return None
+        entry.queue.take(entry)  # type: ignore[union-attr]  # a ready queue has it
+        entry.state = _START[entry.state]
+        entry.attempts += 1
+        entry.lane = lane
+        lane.entry = entry
+        lane.started = now
+        worker.attempts += 1
+        self.ledger.attempts += 1
+        self.ledger.wait.record(now - entry.since)
+        if self.calls.parked:
+            self.call_for(worker)
+        return entry
+
+    def call_for(self, worker: Worker) -> None:
+        """Have lanes called for whatever *worker*'s lanes, or any, could take."""
+        if self.idle:
+            return
+        if worker.ready.size:
+            self.calls.call_worker(worker)
+        if self.shared.size:
+            self.calls.call_any()
+
+    def _choose(self, own: ReadyQueue, shared: ReadyQueue, oldest: bool) -> Entry | None:
+        mine = self._first(own, oldest) if own.size else None
+        theirs = self._first(shared, oldest) if shared.size else None
+        if mine is None or theirs is None:
+            return mine or theirs
+        if not oldest and mine.job.priority != theirs.job.priority:
+            return mine if mine.job.priority > theirs.job.priority else theirs
+        return mine if mine.order < theirs.order else theirs
+
+    def _first(self, queue: ReadyQueue, oldest: bool) -> Entry | None:
+        """Return the first, or the oldest, of *queue* whose type is not paused."""
+        while True:
+            entry = queue.oldest() if oldest else queue.first()
+            if entry is None or entry.job.type not in self.set_aside:
+                return entry
+            queue.take(entry)
+            self.set_aside[entry.job.type][entry] = None
+
+    # --- ending ------------------------------------------------------------------------
+
+    def release(self, lane: Lane, now: float) -> Entry:
+        """Note that *lane*'s attempt has ended; its job's end comes next. Return its entry."""
+        entry = lane.entry
+        assert entry is not None, "only a busy lane can be released"
+        entry.duration = duration = now - lane.started
+        self.ledger.run.record(duration)
+        lane.worker.busy_seconds += duration
+        if lane.detached:
+            lane.worker.detached -= 1
+        lane.entry = entry.lane = lane.reason = None
+        if lane.stuck:
+            lane.stuck = lane.worker.blocked = False
+        return entry
+
+    def succeed(self, entry: Entry, worker: Worker, result: object, late: bool, now: float) -> None:
+        """Book a handler's return."""
+        entry.state = _SUCCEED[entry.state]
+        entry.result = result
+        entry.late = late
+        self.ledger.succeeded += 1
+        self.ledger.late += late
+        worker.succeeded += 1
+        if entry.session is not None:
+            entry.session.succeeded += 1
+        self._end(entry, now)
+
+    def fail(
+        self, entry: Entry, worker: Worker, error: BaseException, timed_out: bool, now: float
+    ) -> list[DeadLetter]:
+        """Book a failure for good; return the dead letters that had to make room for it."""
+        entry.state = _FAIL[entry.state]
+        entry.result = error
+        entry.timed_out = timed_out
+        self.ledger.failed += 1
+        self.ledger.timed_out += timed_out
+        worker.failed += 1
+        session = entry.session
+        if session is not None:
+            session.failed += 1
+            if entry.spec.on_failure is OnFailure.HALT:
+                session.halted = True
+                self.held_sessions.add(session)
+        self._end(entry, now)
+        return self._bury(entry, error, timed_out, now)
+
+    def cancel(self, entry: Entry, error: BaseException, now: float) -> None:
+        """Book a cancellation, wherever in its life the job is."""
+        if entry.queue is not None:
+            entry.queue.discard(entry)
+        elif (aside := self.set_aside.get(entry.job.type)) is not None:
+            aside.pop(entry, None)
+        entry.state = _CANCEL[entry.state]
+        entry.result = error
+        self.ledger.cancelled += 1
+        if entry.session is not None:
+            entry.session.cancelled += 1
+        self._end(entry, now)
+
+    def _end(self, entry: Entry, now: float) -> None:
+        """Forget a job that has reached its terminal state, and let its session go on."""
+        job = entry.job
+        self.ids.end(entry, now)
+        self.ledger.history.append(
+            (job.id, job.type, job.session, entry.state, entry.attempts, entry.duration, now)
+        )
+        session = entry.session
+        if session is not None:
+            self.sessions.leave(session, now)
+            if session.remove(entry) and session.head is not None:
+                session.head.state = _PLACE[session.head.state]
+                self._offer(session.head)
+
+    def _bury(
+        self, entry: Entry, error: BaseException, timed_out: bool, now: float
+    ) -> list[DeadLetter]:
+        letter = DeadLetter(
+            job=entry.job, attempts=entry.attempts, error=error, timed_out=timed_out, failed=now
+        )
+        # An id that failed before takes the newest place.
+        self.dead_letters.pop(entry.job.id, None)
+        self.dead_letters[entry.job.id] = (entry, letter)
+        dropped = []
+        while len(self.dead_letters) > self.config.history:
+            dropped.append(self.dead_letters.popitem(last=False)[1][1])
+        self.ledger.dead_letters_dropped += len(dropped)
+        return dropped
+
+    def retry(self, entry: Entry, due: float) -> None:
+        """Put a failed attempt's job back, to be tried again at *due*."""
+        self.ledger.retries += 1
+        entry.state = _POSTPONE[entry.state]
+        self.backoffs.add(entry, due)
+
+    def snooze(self, entry: Entry, due: float) -> None:
+        """Put a job back that asked to run again at *due*."""
+        self.ledger.snoozed += 1
+        entry.attempts -= 1
+        entry.state = _POSTPONE[entry.state]
+        self.snoozes.add(entry, due)
+
+    def interrupt(self, entry: Entry) -> None:
+        """Put a job back that was stopped part-way: its place, its attempts unchanged."""
+        self.ledger.interrupted += 1
+        entry.attempts -= 1
+        entry.state = _INTERRUPT[entry.state]
+        self._offer(entry)
+
+    def detach(self, lane: Lane) -> None:
+        """Give up *lane*, whose handler does not end."""
+        entry = lane.entry
+        assert entry is not None, "only a busy lane can be detached"
+        entry.state = _DETACH[entry.state]
+        lane.detached = True
+        lane.stuck = False
+        worker = lane.worker
+        worker.lanes.remove(lane)
+        worker.detached += 1
+        worker.blocked = False
+        self.ledger.detachments += 1
+
+    # --- time --------------------------------------------------------------------------
+
+    def next_due(self, *, draining: bool) -> float | None:
+        """Return when the next job falls due, None if none will; while draining: backoffs only."""
+        heaps = (self.backoffs,) if draining else (self.backoffs, self.snoozes, self.delays)
+        return min((due for heap in heaps if (due := heap.next_due()) is not None), default=None)
+
+    def fall_due(self, now: float, *, draining: bool) -> None:
+        """Make ready what is due at *now*; while draining: backoffs only."""
+        while (entry := self.backoffs.pop_due(now)) is not None:
+            self._fell_due(entry)
+            self._offer(entry)
+        if draining:
+            return
+        while (entry := self.snoozes.pop_due(now)) is not None:
+            self._fell_due(entry)
+            self._offer(entry)
+        while (entry := self.delays.pop_due(now)) is not None:
+            self._fell_due(entry)
+            entry.order = self._next_order()
+            self._line_up(entry)
+
+    def _fell_due(self, entry: Entry) -> None:
+        entry.state = _FALL_DUE[entry.state]
+        entry.since = entry.due
+
+    def workable(self, until: float) -> bool:
+        """Whether a drain that lasts *until* still has something to wait for, or to do."""
+        if any(lane.entry for worker in self.workers.values() for lane in worker.lanes):
+            return True
+        if self.idle:
+            return False
+        due = self.backoffs.next_due()
+        return (due is not None and due <= until) or any(
+            self._first(queue, oldest=False) is not None
+            for queue in (self.shared, *(worker.ready for worker in self.workers.values()))
+        )
+
+    # --- being held --------------------------------------------------------------------
+
+    def pause_type(self, type: str) -> None:
+        """Let no job of *type* start."""
+        self.set_aside.setdefault(type, {})
+
+    def resume_type(self, type: str) -> None:
+        """Let jobs of *type* start again."""
+        for entry in self.set_aside.pop(type, ()):
+            self._offer_again(entry)
+
+    def pause_session(self, name: str, now: float) -> None:
+        """Let no job of the session start."""
+        session = self.sessions.open(name, now)
+        session.paused = True
+        self.held_sessions.add(session)
+        if session.head is not None and isinstance(session.head.queue, ReadyQueue):
+            session.head.queue.discard(session.head)
+
+    def resume_session(self, name: str) -> None:
+        """Let the session's jobs start again, whether it was paused or has halted."""
+        session = self.sessions.find(name)
+        if session is not None:
+            session.paused = session.halted = False
+            self.held_sessions.discard(session)
+            if session.head is not None:
+                self._offer_again(session.head)
+
+    def kept_back(self) -> int:
+        """Return how many jobs are ready but paused, or head of a session that is held."""
+        entries = {entry for aside in self.set_aside.values() for entry in aside}
+        entries.update(session.head for session in self.held_sessions if session.head is not None)
+        return sum(entry.queue is None and entry.state is JobState.READY for entry in entries)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing may be taken at all."""
+        return self.stopped or self.paused
+
+    def call_all(self) -> None:
+        """Have lanes called for all that can be taken, after `stopped` or `paused` has ended."""
+        for worker in self.workers.values():
+            self.call_for(worker)
+
+    def _offer_again(self, entry: Entry) -> None:
+        """Offer *entry* if it is one that was kept back."""
+        if entry.queue is None and entry.state is JobState.READY:
+            self._offer(entry)
+
+    # --- workers -----------------------------------------------------------------------
+
+    def add_worker(self) -> Worker:
+        """Add a worker, without lanes yet; its id was never used before."""
+        worker = Worker(self._next_worker)
+        self._next_worker += 1
+        self.workers[worker.id] = worker
+        self.sessions.ring.add(worker.id)
+        return worker
+
+    def remove_worker(self, worker: Worker) -> None:
+        """Let *worker* take nothing more; its sessions move as soon as nothing of theirs runs."""
+        worker.leaving = True
+        self.calls.retire(worker)
+        del self.workers[worker.id]
+        self.sessions.ring.remove(worker.id)
+        self._move_sessions(worker)
+
+    def block(self, worker: Worker) -> None:
+        """Note that all lanes of *worker* are stuck: its sessions with nothing running move."""
+        worker.blocked = True
+        self._move_sessions(worker)
+
+    def _move_sessions(self, worker: Worker) -> None:
+        # A session's next job asks for the session's home, so only those that were offered
+        # here already have to be offered anew.
+        for entry in worker.ready.drain():
+            self._offer(entry)
+
+    # --- dead letters ------------------------------------------------------------------
+
+    def requeue(self, job_id: str, now: float) -> Entry:
+        """
+        Accept a dead letter anew, at the end of its session, with no attempts used.
+
+        Raises:
+            KeyError: No dead letter has this id.
+            DuplicateJobError: A live job has it.
+            QueueFullError: A limit is reached.
+        """
+        entry, _ = self.dead_letters[job_id]
+        if self.ids.find(job_id) is not None:
+            raise DuplicateJobError(job_id, live=True)
+        if (full := self.lacks_room(entry.job)) is not None:
+            raise full
+        del self.dead_letters[job_id]
+        return self.admit(entry.job, entry.spec, now, copies=entry.copies)

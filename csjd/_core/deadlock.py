@@ -1,0 +1,56 @@
+"""
+Whether a handler that waits for other jobs could wait for ever.
+
+A lane *gets on* if its attempt can end: it is free, or busy with a handler that waits for
+no other job, or everything its handler waits for will come about because other lanes get
+on. The lanes that get on are the least fixed point of that rule; a wait must not be begun
+if the lane that begins it would not be among them.
+"""
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from csjd._core.entry import Entry
+from csjd._core.lanes import Lane
+
+Wait: TypeAlias = Entry | None
+"""The end of that job; None: the end of any job, because there is no room."""
+
+
+def would_deadlock(lane: Lane, wait: Wait, lanes: Iterable[Lane]) -> bool:
+    """
+    Whether *wait* could never end if *lane*'s attempt began it.
+
+    Args:
+        lane: The lane whose attempt is about to wait.
+        wait: What it is about to wait for.
+        lanes: All lanes, detached ones and *lane* included.
+    """
+    everyone = tuple(lanes)
+    waits: dict[Lane, tuple[Wait, ...]] = {each: tuple(each.waits) for each in everyone}
+    waits[lane] += (wait,)
+    getting_on = {each for each in everyone if not waits[each] and not each.stuck}
+    undecided = [each for each in everyone if waits[each]]
+    while True:
+        more = {each for each in undecided if all(_comes(w, each, getting_on) for w in waits[each])}
+        if lane in more:
+            return False
+        if not more:
+            return True
+        getting_on |= more
+        undecided = [each for each in undecided if each not in more]
+
+
+def _comes(wait: Wait, waiter: Lane, getting_on: set[Lane]) -> bool:
+    if wait is None:
+        return any(lane is not waiter for lane in getting_on)
+    running = wait.session.head if wait.session is not None else wait
+    if running is not None and running.lane is not None:
+        if running.lane not in getting_on:
+            return False
+        if running is wait:
+            return True
+    if wait.session is None:
+        return any(not lane.detached for lane in getting_on)
+    worker = wait.session.worker
+    return any(lane.worker is worker and not lane.detached for lane in getting_on)

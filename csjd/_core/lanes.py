@@ -1,0 +1,89 @@
+"""Workers and their lanes: who runs what since when, and who waits for work."""
+
+import enum
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from csjd._core.entry import Entry
+from csjd._core.ready import ReadyQueue
+
+
+class CancelReason(enum.Enum):
+    """Why an attempt was cancelled; the first reason stays."""
+
+    TIMEOUT = "timed out"
+    REQUEST = "cancelled by request"
+    SHUTDOWN = "stopped to shut down"
+    LEASE_LOST = "lost its lease"
+
+
+@attrs.define(eq=False)
+class Worker:
+    """An affinity domain."""
+
+    id: int
+    ready: ReadyQueue = attrs.field(factory=ReadyQueue)
+    """Heads of its sessions that may start."""
+    lanes: "list[Lane]" = attrs.field(factory=list)
+    """Detached ones are not among them."""
+    sessions: int = 0
+    """Sessions bound to it."""
+    parked: int = 0
+    """Lanes that wait for work and have no wake-up under way to them."""
+    called: bool = False
+    """A wake-up for its sessions' work is under way."""
+    leaving: bool = False
+    """Removed: takes nothing more."""
+    blocked: bool = False
+    """All its lanes are stuck; its sessions go elsewhere."""
+    detached: int = 0
+    """Detached handlers of its that still run."""
+    attempts: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    busy_seconds: float = 0.0
+
+
+@attrs.define(eq=False)
+class Lane:
+    """A slot that runs one attempt at a time."""
+
+    worker: Worker
+    handle: Any = None
+    """The runtime's task; the core only carries it."""
+    entry: Entry | None = None
+    """What it runs; None while it is free."""
+    started: float = 0.0
+    """When the attempt started; true only while busy, as all below."""
+    deadline: float = math.inf
+    reason: CancelReason | None = None
+    """Why the attempt was cancelled, if it was."""
+    cancelled_at: float = 0.0
+    """When it was cancelled; true only with a reason."""
+    stuck: bool = False
+    """Deaf to its cancellation, and no budget to detach it."""
+    detached: bool = False
+    """Given up by its worker: it ends with its attempt. Never reverts."""
+    left_behind: bool = False
+    """Detached because it outlived a stop."""
+    waits: "list[Any]" = attrs.field(factory=list)
+    """What the attempt's tasks wait for that other jobs must bring about; see `deadlock`."""
+
+    def next_check(self, detach_grace: float) -> float:
+        """Return when something has to be done about the attempt; `math.inf` for never."""
+        if self.entry is None or self.detached or self.stuck:
+            return math.inf
+        return self.deadline if self.reason is None else self.cancelled_at + detach_grace
+
+
+def next_check(lanes: Iterable[Lane], detach_grace: float) -> float:
+    """Return when the first of *lanes* needs looking after; `math.inf` for never."""
+    return min((lane.next_check(detach_grace) for lane in lanes), default=math.inf)
+
+
+def due_for_check(lanes: Iterable[Lane], detach_grace: float, now: float) -> list[Lane]:
+    """Return the lanes past their deadline, or deaf since their cancellation for too long."""
+    return [lane for lane in lanes if lane.next_check(detach_grace) <= now]

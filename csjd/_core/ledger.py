@@ -1,0 +1,39 @@
+"""The books: what was counted since the dispatcher was opened."""
+
+from collections import deque
+
+import attrs
+
+from csjd._core.histogram import Recorder
+from csjd._model.lifecycle import JobState
+
+
+@attrs.define(eq=False)
+class Ledger:
+    """Counters, histograms and the history of ended jobs; see `MetricsSnapshot` for each."""
+
+    history: "deque[tuple[str, str, str | None, JobState, int, float, float]]"
+    """(id, type, session, state, attempts, duration, ended), oldest first."""
+    accepted: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    timed_out: int = 0
+    cancelled: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    invalid: int = 0
+    attempts: int = 0
+    retries: int = 0
+    snoozed: int = 0
+    interrupted: int = 0
+    late: int = 0
+    panics: int = 0
+    detachments: int = 0
+    dead_letters_dropped: int = 0
+    wait: Recorder = attrs.field(factory=Recorder)
+    run: Recorder = attrs.field(factory=Recorder)
+
+    @property
+    def live(self) -> int:
+        """Jobs accepted and not ended."""
+        return self.accepted - self.succeeded - self.failed - self.cancelled

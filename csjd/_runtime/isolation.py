@@ -1,0 +1,105 @@
+"""What keeps jobs apart: what can change and must be copied, and lanes left as they were."""
+
+import datetime
+import decimal
+import enum
+import fractions
+import ipaddress
+import pathlib
+import types
+import uuid
+from contextvars import Context, copy_context
+from typing import Any
+
+import attrs
+import msgspec
+import trio
+
+_ATOMS: frozenset[type] = frozenset(
+    {
+        bool,
+        bytes,
+        complex,
+        datetime.date,
+        datetime.datetime,
+        datetime.time,
+        datetime.timedelta,
+        datetime.timezone,
+        decimal.Decimal,
+        float,
+        fractions.Fraction,
+        int,
+        ipaddress.IPv4Address,
+        ipaddress.IPv6Address,
+        pathlib.PosixPath,
+        pathlib.PurePosixPath,
+        range,
+        str,
+        types.BuiltinFunctionType,
+        types.FunctionType,
+        types.NoneType,
+        uuid.UUID,
+    }
+)
+
+
+def is_immutable(value: object) -> bool:
+    """
+    Whether nothing reachable from *value* can be changed.
+
+    Subclasses of the plain types may carry attributes and count as mutable; so does
+    whatever is nested too deeply to look through.
+    """
+    if type(value) in _ATOMS:
+        return True
+    try:
+        return _is_immutable(value)
+    except RecursionError:
+        return False
+
+
+def _is_immutable(value: Any) -> bool:
+    cls = type(value)
+    if cls in _ATOMS or isinstance(value, (type, enum.Enum)):
+        return True
+    if cls is tuple or cls is frozenset or (isinstance(value, tuple) and hasattr(cls, "_fields")):
+        return all(map(_is_immutable, value))
+    if attrs.has(cls):
+        # No public way tells a frozen class; what it does to __setattr__ does.
+        frozen = cls.__setattr__ is _FROZEN_ATTRS.__setattr__ and not hasattr(value, "__dict__")
+        return frozen and all(
+            _is_immutable(getattr(value, field.name, None)) for field in attrs.fields(cls)
+        )
+    if isinstance(value, msgspec.Struct):
+        return value.__struct_config__.frozen and all(
+            _is_immutable(getattr(value, name)) for name in value.__struct_fields__
+        )
+    parameters = getattr(cls, "__dataclass_params__", None)
+    if parameters is not None:
+        return bool(parameters.frozen) and all(
+            _is_immutable(getattr(value, name, None)) for name in cls.__dataclass_fields__
+        )
+    return False
+
+
+@attrs.frozen
+class _FROZEN_ATTRS:  # noqa: N801  a specimen, used as a constant
+    pass
+
+
+def cancel_status(task: trio.lowlevel.Task) -> object:
+    """
+    Return a token for the innermost cancel scope *task* is in.
+
+    Trio has no public way to ask; a scope or nursery that a handler opened and left open
+    shows in nothing else.
+    """
+    return task._cancel_status
+
+
+def has_changed(baseline: Context) -> bool:
+    """Whether a context variable of the running task differs from *baseline*."""
+    try:
+        return copy_context() != baseline
+    except BaseException:  # a value whose comparison raises: we cannot know, so it has
+        return True

@@ -1,0 +1,242 @@
+"""
+The lane's task: takes a job, runs its handler, books the end, takes the next.
+
+This is the fast path of csjd, and the only place where readable code gave way to speed:
+an attempt must not cost more than a few microseconds, so nothing is opened, created or
+asked per attempt that can be per lane.
+
+* Handlers run inside one cancel scope that stays open over many attempts. It has no
+  deadline: the scheduler keeps the time and cancels it. A scope that was cancelled is
+  left before the next handler starts, so that no cancel reaches a second job.
+* The clock is read once per attempt: one attempt's end is the next one's start.
+* After each attempt the task is compared with what it was when it was new. If a context
+  variable changed, or a cancel scope was left open, a fresh task takes the lane.
+"""
+
+import math
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING
+
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from csjd._core.calls import Call
+from csjd._core.entry import Entry
+from csjd._core.lanes import CancelReason, Lane
+from csjd._core.verdict import judge
+from csjd._model.groups import leaves
+from csjd._model.retry import Retry
+from csjd._runtime.attempt import Attempt
+from csjd._runtime.current import current_lane
+from csjd._runtime.isolation import cancel_status, has_changed
+from csjd._runtime.payloads import for_attempt
+
+if TYPE_CHECKING:
+    from csjd._runtime.scheduler import Scheduler
+
+SLICE = 0.001
+"""Seconds after which a lane that never had to wait lets other tasks run."""
+BURST = 256
+"""Attempts after which it does so too: on a mock clock no time passes without yielding."""
+
+
+LEAK_CHECK = 0.01
+"""Seconds between looks at what a handler left running in a nursery it never closed."""
+
+
+class LaneTask:
+    """The task of one lane; `Lane.handle` is this."""
+
+    __slots__ = ("baseline", "lane", "leaked", "parking", "scheduler", "scope", "task", "thread")
+
+    baseline: Context
+    scope: trio.CancelScope
+    task: trio.lowlevel.Task
+
+    def __init__(
+        self, lane: Lane, parking: trio.MemoryReceiveChannel[Call], scheduler: "Scheduler"
+    ) -> None:
+        self.lane = lane
+        self.parking = parking
+        self.scheduler = scheduler
+        self.leaked = False
+        """A handler left a scope or nursery open: Trio will complain when this task ends."""
+        self.thread: int | None = None
+        """The thread the handler runs in, by ident, if it does."""
+        lane.handle = self
+
+    async def run(self) -> None:
+        """Run attempts until the worker goes away or this task has to be replaced."""
+        # A nursery of its own, so that a handler's leak ends this lane and nothing else.
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._run, name=trio.lowlevel.current_task().name)
+        except* RuntimeError:
+            if not self.leaked:
+                raise
+        finally:
+            if self.lane.handle is self:  # else a fresh task has taken over
+                self.scheduler.lane_ended(self.lane)
+
+    @enable_ki_protection
+    async def _run(self) -> None:
+        current_lane.set(self)
+        self.task = trio.lowlevel.current_task()
+        self.baseline = copy_context()
+        await trio.lowlevel.checkpoint()
+        going_on = True
+        while going_on:
+            with trio.CancelScope() as self.scope:
+                going_on = await self._serve()
+
+    async def _serve(self) -> bool:
+        """Run attempts; return True for more in a new scope, False if this task is done."""
+        lane, scheduler, scope, task = self.lane, self.scheduler, self.scope, self.task
+        backlog, calls, baseline = scheduler.backlog, scheduler.backlog.calls, self.baseline
+        clock = scheduler.clock.current_time
+        status = cancel_status(task)
+        burst = 0
+        now = clock()
+        slice_ends = now + SLICE
+        while True:
+            entry = backlog.take(lane, now)
+            if calls.pending:
+                scheduler.send_calls()
+            if entry is None:
+                if not await self._park():
+                    return False
+                burst = 0
+                now = clock()
+                slice_ends = now + SLICE
+                continue
+
+            spec = entry.spec
+            job = entry.job
+            timeout = spec.timeout if job.timeout is None else job.timeout
+            lane.deadline = deadline = now + timeout  # type: ignore[operator]  # filled in
+            if deadline < scheduler.wakes_at:
+                scheduler.hasten(deadline)
+            if scheduler.observers:
+                scheduler.tell_started(lane, entry, now)
+            error = None
+            try:
+                if entry.copies:
+                    job = for_attempt(job)
+                if spec.takes_attempt:
+                    result = await spec.function(job, self._attempt(entry))
+                else:
+                    result = await spec.function(job)
+            except BaseException as raised:
+                error = raised
+            if cancel_status(task) is not status:
+                error = await self._close_leaks(error)
+            now = clock()
+            if error is None:
+                late = now > lane.deadline
+                backlog.release(lane, now)
+                backlog.succeed(entry, lane.worker, result, late, now)
+                del result
+                if entry.listener is not None or scheduler.watchers:
+                    scheduler.ended(entry, now)
+            else:
+                self._raised(entry, error, now)
+
+            if lane.detached:
+                return False
+            if self.leaked or has_changed(baseline):
+                scheduler.replace(lane)
+                return False
+            if scope.cancel_called:
+                return True
+            burst += 1
+            if burst >= BURST or now >= slice_ends:
+                if calls.pending:
+                    scheduler.send_calls()
+                await trio.lowlevel.checkpoint()
+                burst = 0
+                now = clock()
+                slice_ends = now + SLICE
+
+    async def _park(self) -> bool:
+        """Wait until there may be work; return False if the worker has been removed."""
+        worker, scheduler = self.lane.worker, self.scheduler
+        calls = scheduler.backlog.calls
+        if worker.leaving:
+            return False
+        calls.park(worker)
+        scheduler.rest()
+        try:
+            call = await self.parking.receive()
+        except trio.EndOfChannel:
+            return False
+        except BaseException:
+            if not worker.leaving:
+                calls.unpark(worker)
+            raise
+        calls.answered(call)
+        if worker.leaving:  # the call was meant for somebody who can take the work
+            scheduler.backlog.call_all()
+            scheduler.send_calls()
+            return False
+        return True
+
+    def _attempt(self, entry: Entry) -> Attempt:
+        policy = entry.spec.retry
+        return Attempt(
+            lane=self.lane,
+            entry=entry,
+            scheduler=self.scheduler,
+            number=entry.attempts,
+            max_attempts=entry.job.max_attempts
+            or (policy.max_attempts if isinstance(policy, Retry) else None),
+        )
+
+    async def _close_leaks(self, error: BaseException | None) -> BaseException:
+        """
+        End what a handler has left open; return what its attempt failed of.
+
+        The job must not go on while tasks of it still run, so this waits for them. It has
+        to look now and then: nobody can wait in a nursery but the code that opened it.
+        """
+        self.leaked = True
+        nurseries = self.task.child_nurseries
+        for nursery in nurseries:
+            nursery.cancel_scope.cancel("its handler returned without closing it")
+        with trio.CancelScope(shield=True):
+            while any(nursery.child_tasks for nursery in nurseries):  # noqa: ASYNC110
+                await trio.sleep(LEAK_CHECK)
+        leak = RuntimeError(
+            "the handler returned while a cancel scope or nursery it had opened was still open: "
+            "leave every `with` and `async with` block, also those inside generators"
+        )
+        leak.__cause__ = error
+        return leak
+
+    def _raised(self, entry: Entry, error: BaseException, now: float) -> None:
+        """Book an attempt whose handler raised; re-raise what is meant for our caller."""
+        lane, scheduler, policy = self.lane, self.scheduler, entry.spec.retry
+        assert policy is not None, "filled in when the handler was registered"
+        reason = lane.reason
+        going_down = reason is None and not self.leaked and _is_from_outside(error)
+        if going_down:
+            reason = CancelReason.SHUTDOWN
+        verdict = judge(
+            error,
+            job=entry.job,
+            spec=entry.spec,
+            policy=policy,
+            attempt=entry.attempts,
+            reason=reason,
+            random=scheduler.random,
+        )
+        scheduler.book(lane, entry, verdict, now)
+        if going_down or any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(error)):
+            raise error
+
+
+def _is_from_outside(error: BaseException) -> bool:
+    """Whether *error* comes of a cancellation that ends the lane itself."""
+    return (
+        any(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
+        and trio.current_effective_deadline() == -math.inf
+    )

@@ -1,0 +1,87 @@
+"""The block a dispatcher lives in: opened with it, and left only when it has ended."""
+
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import trio
+
+from csjd._model.config import Config
+from csjd._model.errors import DispatcherCrashedError
+from csjd._model.events import Observer
+from csjd._model.lifecycle import DispatcherState
+from csjd._model.registry import Registry
+from csjd._runtime.dispatcher import Dispatcher
+from csjd._runtime.scheduler import Scheduler
+from csjd._runtime.stopping import Stopping
+
+logger = logging.getLogger("csjd")
+
+
+@asynccontextmanager
+async def open_dispatcher(
+    nursery: trio.Nursery,
+    config: Config | None = None,
+    *,
+    registry: Registry | None = None,
+    observers: Iterable[Observer] = (),
+) -> AsyncIterator[Dispatcher]:
+    """
+    Run a dispatcher for the length of an `async with` block.
+
+    Leaving the block normally drains for at most `Config.stop_grace`; leaving it by an
+    exception or a cancellation stops at once. Either way nothing of csjd runs any more
+    afterwards; a handler that does not end is waited for.
+
+    Args:
+        nursery: Gets exactly one task, in which all others live.
+        config: Default: `Config()`.
+        registry: The handlers; more can be registered later.
+        observers: Called with every event. One that raises is dropped and logged.
+
+    Raises:
+        DispatcherCrashedError: The dispatcher's task died; from what it died of, which
+            also surfaces in *nursery*.
+    """
+    dispatcher = Dispatcher(config, registry=registry, observers=observers)
+    scheduler, stopping = dispatcher._scheduler, dispatcher._stopping
+    try:
+        with trio.CancelScope() as guard:
+            await nursery.start(scheduler.run, guard, name="csjd dispatcher")
+            try:
+                await stopping.start()
+                yield dispatcher
+                if scheduler.state is not DispatcherState.STOPPED:
+                    await stopping.stop(None)
+            finally:
+                await _close(scheduler, stopping)
+    except trio.Cancelled:
+        raise
+    except BaseException as error:
+        if scheduler.crash is None or error is scheduler.crash:
+            raise
+        raise _death(scheduler.crash) from scheduler.crash
+    if scheduler.crash is not None:
+        raise _death(scheduler.crash) from scheduler.crash
+
+
+async def _close(scheduler: Scheduler, stopping: Stopping) -> None:
+    """Stop at once, unless that was done, and wait for the end of everything."""
+    # No deadline: a handler that does not end keeps the block open, as any child task would.
+    with trio.CancelScope(shield=True):
+        if scheduler.state is not DispatcherState.CLOSED:
+            await stopping.stop(0)
+            scheduler.close()
+        await scheduler.ended_event.wait()
+    report = stopping.last_stop
+    if report is not None and report.unfinished:
+        logger.warning(
+            "the dispatcher was left with %d unfinished jobs: see last_stop.unfinished, "
+            "or open it with a store",
+            len(report.unfinished),
+        )
+
+
+def _death(crash: BaseException) -> BaseException:
+    """Return what to raise in the block: what is no Exception, like Ctrl-C, stays what it is."""
+    return DispatcherCrashedError() if isinstance(crash, (Exception, trio.Cancelled)) else crash
