@@ -90,9 +90,9 @@ def worker_stats(worker: Worker) -> WorkerStats:
     )
 
 
-def session_info(backlog: Backlog, name: str) -> SessionInfo | None:
+def session_info(backlog: Backlog, name: str, now: float) -> SessionInfo | None:
     """Return the numbers of the session, None if it is not remembered."""
-    session = backlog.sessions.find(name)
+    session = backlog.sessions.find(name, now)
     if session is None:
         return None
     head = session.head

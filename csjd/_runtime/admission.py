@@ -168,7 +168,9 @@ class Admission:
         """Return the job whose end makes the room that is missing; None: any job's."""
         if full.limit_name != "max_pending_per_session" or full.session is None:
             return None
-        session = self.scheduler.backlog.sessions.find(full.session)
+        session = self.scheduler.backlog.sessions.find(
+            full.session, self.scheduler.clock.current_time()
+        )
         return session.head if session is not None else None
 
     def _let_in(self, entry: Entry, now: float) -> None:

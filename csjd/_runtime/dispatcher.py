@@ -306,7 +306,7 @@ class Dispatcher:
     def session_info(self, session: str) -> SessionInfo | None:
         """Return a session's numbers; None if it has no jobs and had none lately."""
         self._check_home("session_info")
-        return statistics.session_info(self._scheduler.backlog, session)
+        return self._scheduler.session_info(session)
 
     def session_distribution(self) -> SessionDistribution:
         """Return how evenly sessions are spread over the workers."""

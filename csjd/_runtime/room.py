@@ -41,7 +41,7 @@ class WaitingLine:
     There is a line per limit, so that a session at its own limit holds nobody else up.
     """
 
-    lacks_room: Callable[[Job], QueueFullError | None]
+    lacks_room: Callable[[Job, float], QueueFullError | None]
     _lines: dict[_Limit, list[tuple[int, Waiter]]] = attrs.field(factory=dict)
     """Heaps by ticket; none is empty."""
     _tickets: Iterator[int] = attrs.field(factory=itertools.count)
@@ -61,16 +61,17 @@ class WaitingLine:
 
     def let_in(self, session: str | None, now: float) -> None:
         """Let in whoever fits, now that a job of *session* has ended."""
-        while (line := self._first_line(session)) is not None:
+        closed: set[_Limit] = set()
+        while (line := self._first_line(session, closed)) is not None:
             waiter = heapq.heappop(self._lines[line])[1]
             if not self._lines[line]:
                 del self._lines[line]
-            full = self.lacks_room(waiter.job)
+            full = self.lacks_room(waiter.job, now)
             if full is None:
                 self._let_in(waiter, now)
             elif _limit(full) == line:
                 self._stand(waiter, full)  # still the same limit: nobody behind it fits either
-                return
+                closed.add(line)
             else:
                 self._stand(waiter, full)
 
@@ -82,8 +83,8 @@ class WaitingLine:
                 waiter.event.set()
         self._lines.clear()
 
-    def _first_line(self, session: str | None) -> _Limit | None:
-        """Return the line, of those that may move, whose first waiter came first."""
+    def _first_line(self, session: str | None, closed: set[_Limit]) -> _Limit | None:
+        """Return the line whose first waiter came first, of those that may move."""
         limits: tuple[_Limit, ...] = (
             ("max_pending", None),
             ("max_sessions", None),
@@ -91,7 +92,7 @@ class WaitingLine:
         )
         best: _Limit | None = None
         for limit in limits:
-            line = self._lines.get(limit)
+            line = None if limit in closed else self._lines.get(limit)
             while line and line[0][1].gone:
                 heapq.heappop(line)
             if line is not None and not line:
