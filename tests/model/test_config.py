@@ -96,10 +96,10 @@ def test_for_ever_is_allowed_where_it_means_something(field: str) -> None:
 
 
 def test_timeout_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="^job_timeout must be a number > 0, got 0$"):
+    with pytest.raises(ValueError, match=r"^job_timeout must be a number > 0, got 0$"):
         csjd.Config(job_timeout=0)
 
 
 def test_retry_must_be_callable() -> None:
-    with pytest.raises(ValueError, match="^retry "):
+    with pytest.raises(ValueError, match=r"^retry "):
         csjd.Config(retry=3)  # type: ignore[arg-type]

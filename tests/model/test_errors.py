@@ -95,7 +95,7 @@ def test_error_says_something(error: csjd.CsjdError) -> None:
 
 def test_permanent_raises_from_what_it_is_given() -> None:
     cause = ValueError("bad")
-    with pytest.raises(csjd.PermanentError, match="^bad$") as caught:
+    with pytest.raises(csjd.PermanentError, match=r"^bad$") as caught:
         csjd.permanent(cause)
     assert caught.value.__cause__ is cause
 
@@ -107,5 +107,5 @@ def test_permanent_raises_from_what_it_is_given() -> None:
     ids=lambda value: repr(value)[:9],
 )
 def test_unusable_wait_is_refused(kind: type[csjd.Snooze], seconds: Any) -> None:
-    with pytest.raises(ValueError, match="^seconds must be"):
+    with pytest.raises(ValueError, match=r"^seconds must be"):
         kind(seconds)

@@ -73,10 +73,10 @@ def test_odd_but_usable_name_is_kept(value: str) -> None:
         ("timeout", "5"),
         ("timeout", True),
         ("timeout", HUGE),
-        ("run_at", datetime(2030, 1, 1)),  # noqa: DTZ001  naive on purpose
+        ("run_at", datetime(2030, 1, 1)),
         ("run_at", datetime(2030, 1, 1, tzinfo=_Vague())),
         ("run_at", 0.0),
-        ("created_at", datetime(2030, 1, 1)),  # noqa: DTZ001  naive on purpose
+        ("created_at", datetime(2030, 1, 1)),
         ("metadata", [("a", 1)]),
         ("metadata", None),
     ],

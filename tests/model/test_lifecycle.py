@@ -44,16 +44,15 @@ def test_only_a_ready_job_starts() -> None:
 
 def test_promised_transitions_are_there() -> None:
     edges = {(before, after) for row in LIFECYCLE.values() for before, after in row.items()}
-    S = JobState
     assert edges >= {
-        (S.SCHEDULED, S.READY),
-        (S.READY, S.RUNNING),
-        (S.RUNNING, S.SUCCEEDED),
-        (S.RUNNING, S.FAILED),
-        (S.RUNNING, S.CANCELLED),
-        (S.RUNNING, S.SCHEDULED),
-        (S.RUNNING, S.READY),
-        (S.RUNNING, S.DETACHED),
+        (JobState.SCHEDULED, JobState.READY),
+        (JobState.READY, JobState.RUNNING),
+        (JobState.RUNNING, JobState.SUCCEEDED),
+        (JobState.RUNNING, JobState.FAILED),
+        (JobState.RUNNING, JobState.CANCELLED),
+        (JobState.RUNNING, JobState.SCHEDULED),
+        (JobState.RUNNING, JobState.READY),
+        (JobState.RUNNING, JobState.DETACHED),
     }
 
 

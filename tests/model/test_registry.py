@@ -118,5 +118,5 @@ def test_type_has_one_handler() -> None:
 
 @pytest.mark.parametrize("type", ["", "a\nb", 5])
 def test_unusable_type_is_refused(type: Any) -> None:
-    with pytest.raises(csjd.InvalidJobError, match="^type "):
+    with pytest.raises(csjd.InvalidJobError, match=r"^type "):
         csjd.Registry().register(type, one)
