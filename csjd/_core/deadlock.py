@@ -50,7 +50,9 @@ def _comes(wait: Wait, waiter: Lane, getting_on: set[Lane]) -> bool:
             return False
         if running is wait:
             return True
-    if wait.session is None:
-        return any(not lane.detached for lane in getting_on)
-    worker = wait.session.worker
-    return any(lane.worker is worker and not lane.detached for lane in getting_on)
+    takers = [lane for lane in getting_on if not (lane.detached or lane.worker.leaving)]
+    session = wait.session
+    if session is None or session.worker.leaving or session.worker.blocked:
+        # Any will do; such a session is bound anew when its next job's turn comes.
+        return bool(takers)
+    return any(lane.worker is session.worker for lane in takers)
