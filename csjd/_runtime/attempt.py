@@ -96,6 +96,13 @@ class Attempt:
 
     def _at_home(self, function: Callable[..., T], *args: Any) -> T:
         """Call *function* in the dispatcher's Trio run, from whichever thread we are in."""
-        if trio.lowlevel.in_trio_run():
-            return function(*args)
-        return trio.from_thread.run_sync(function, *args, trio_token=self._scheduler.token)
+        token = self._scheduler.token
+        if not trio.lowlevel.in_trio_run():
+            return trio.from_thread.run_sync(function, *args, trio_token=token)
+        if trio.lowlevel.current_trio_token() is not token:
+            # To wait for the other run here would block this one.
+            raise RuntimeError(
+                "this attempt belongs to another Trio run: call its methods from a thread, "
+                "with trio.to_thread.run_sync"
+            )
+        return function(*args)

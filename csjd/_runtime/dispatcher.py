@@ -89,6 +89,7 @@ class Dispatcher:
             on_failure=on_failure,
             payload=payload,
         )
+        self._check_home("register")
         self._admission.register(spec)
 
     def handler(
@@ -258,9 +259,10 @@ class Dispatcher:
             ValueError: If *workers* is not an int >= 1.
         """
         self._check_home("resize")
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._check_not_closed()
         self._scheduler.resize(workers)
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     @enable_ki_protection
     def add_worker(self) -> int:
@@ -299,9 +301,7 @@ class Dispatcher:
     def worker_stats(self) -> tuple[WorkerStats, ...]:
         """Return each worker's numbers, by id; those leaving as long as they run something."""
         self._check_home("worker_stats")
-        workers = {lane.worker.id: lane.worker for lane in self._scheduler.lanes}
-        workers.update(self._scheduler.backlog.workers)
-        return tuple(statistics.worker_stats(workers[each]) for each in sorted(workers))
+        return statistics.all_worker_stats(self._scheduler.backlog)
 
     def session_info(self, session: str) -> SessionInfo | None:
         """Return a session's numbers; None if it has no jobs and had none lately."""

@@ -54,17 +54,18 @@ def _unprotected(function: AsyncHandler) -> AsyncHandler:
 def _in_thread(function: Callable[..., Any], limiter: trio.CapacityLimiter) -> AsyncHandler:
     """Return *function* as an async one that runs it in a thread, and never abandons it."""
 
-    def with_thread_noted(*args: Any) -> Any:
+    def note_thread(*args: Any) -> Any:
         task = current_lane.get()
-        assert task is not None, "only lanes call handlers"
+        if task is None:
+            return function(*args)
         task.thread = threading.get_ident()  # so that a stuck one can be shown
         try:
             return function(*args)
         finally:
-            task.thread = None
+            task.thread = None  # from now on the thread does other people's work
 
     @functools.wraps(function)
     async def call(job: "Job", *attempt: "Attempt") -> Any:
-        return await trio.to_thread.run_sync(with_thread_noted, job, *attempt, limiter=limiter)
+        return await trio.to_thread.run_sync(note_thread, job, *attempt, limiter=limiter)
 
     return call

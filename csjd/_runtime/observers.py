@@ -28,8 +28,12 @@ class Observers(list[Observer]):
     def tell(self, event: Event) -> None:
         """Call every observer; one that raises is dropped, with one logged error."""
         for observer in tuple(self):
+            if observer not in self:  # dropped while others heard of this event
+                continue
             try:
                 observer(event)
             except Exception:
-                self.remove(observer)
-                logger.exception("observer %r raised on %r and was dropped", observer, event)
+                # It may have raised, and been dropped, on an event that it caused itself.
+                if observer in self:
+                    self.remove(observer)
+                    logger.exception("observer %r raised on %r and was dropped", observer, event)

@@ -217,6 +217,7 @@ class Scheduler:
         """
         if len(self.backlog.workers) == 1:
             raise ValueError("a dispatcher needs a worker, the last one cannot be removed")
+        self.send_calls()  # to this worker, too, while it can hear: an observer may be removing it
         self.backlog.remove_worker(worker)
         self._parking.pop(worker.id).send.close()
         self.send_calls()
@@ -457,7 +458,7 @@ class Scheduler:
             yield
             return
         lane = task.lane
-        if would_deadlock(lane, wait, self.lanes):
+        if would_deadlock(lane, wait, self.lanes, self.backlog.ledger.live):
             what = "room in the queue" if wait is None else f"job {wait.job.id!r}"
             raise WouldDeadlockError(
                 f"job {_job(lane).id!r} waits for {what}, which cannot come before it ends"
