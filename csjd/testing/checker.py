@@ -22,7 +22,6 @@ from csjd import (
     AttemptStarted,
     Cancelled,
     DeadLetterRequeued,
-    Dispatcher,
     DispatcherStarted,
     DispatcherStopped,
     DispatcherStopping,
@@ -35,6 +34,7 @@ from csjd import (
     JobInterrupted,
     JobRetried,
     JobSnoozed,
+    MetricsSnapshot,
     Paused,
     Resumed,
     SessionHalted,
@@ -173,6 +173,8 @@ class Checker:
     def _job_accepted(self, job: Job, at: float, *, anew: bool) -> None:
         if job.id in self.live:
             self.complain(f"{job.id} accepted while it lives")
+        if self._stopping or not self._running:
+            self.complain(f"{job.id} accepted although the dispatcher stops or has stopped")
         window_ends = self._ended_at.get(job.id, -math.inf) + self.duplicate_window
         if window_ends > at + _ROUNDING and not anew:
             self.complain(f"{job.id} accepted within its duplicate window")
@@ -304,21 +306,19 @@ class Checker:
 
     # --- asked between steps --------------------------------------------------------------
 
-    def verify(self, dispatcher: Dispatcher | None = None) -> None:
+    def verify(self) -> None:
         """
-        Raise what was found broken, and compare the dispatcher's numbers with our own.
+        Raise what was found broken so far.
 
         Raises:
-            PromiseBrokenError: Naming the first promise that was broken.
+            PromiseBrokenError: Naming the first promises that were broken.
         """
-        if dispatcher is not None and not self.broken:
-            self._check_metrics(dispatcher)
-            self._check_deadlines()
         if self.broken:
             raise PromiseBrokenError("; ".join(self.broken[:3]))
 
-    def _check_metrics(self, dispatcher: Dispatcher) -> None:
-        m = dispatcher.metrics()
+    def compare(self, m: MetricsSnapshot) -> None:
+        """Compare the dispatcher's numbers with our own; ask only when every task waits."""
+        self._check_deadlines()
         ours = {
             "accepted": self._accepted,
             "live": len(self.live),

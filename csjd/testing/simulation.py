@@ -22,6 +22,7 @@ import trio
 from csjd import Config, CsjdError, Dispatcher, DispatcherState, Job, Registry, Retry
 from csjd.testing.behaviour import Misbehaviour, register_all
 from csjd.testing.checker import Checker, PromiseBrokenError
+from csjd.testing.idle import IdleWatch
 from csjd.testing.leaks import assert_no_leaks
 from csjd.testing.virtual import open_test_dispatcher, run_virtual
 from csjd.testing.wakeups import check_wakeups
@@ -54,7 +55,8 @@ def simulate(seed: int) -> Report:
         SimulationFailedError: From what went wrong.
     """
     try:
-        return run_virtual(_Simulation(seed).run, seed=seed)
+        simulation = _Simulation(seed)
+        return run_virtual(simulation.run, seed=seed, instruments=[IdleWatch(simulation.look)])
     except Exception as error:
         first: BaseException = error
         while isinstance(first, BaseExceptionGroup):
@@ -105,7 +107,7 @@ class _Simulation:
                 self.misbehaviour.dispatcher = dispatcher
                 await self._with_faults(dispatcher)
                 await self._without_faults(dispatcher)
-        self._verify(dispatcher)
+        self.checker.verify()
         assert_no_leaks()
         checker = self.checker
         return Report(
@@ -123,13 +125,6 @@ class _Simulation:
             async with trio.open_nursery() as nursery:
                 for number in range(self.random.choice((1, 2, 3))):
                     nursery.start_soon(self._client, dispatcher, Random(f"{self.seed}/{number}"))
-                nursery.start_soon(self._auditor, dispatcher)
-
-    async def _auditor(self, dispatcher: Dispatcher) -> None:
-        while True:
-            await trio.sleep(self.random.uniform(0.1, 3))
-            await trio.testing.wait_all_tasks_blocked()
-            self._verify(dispatcher)
 
     async def _without_faults(self, dispatcher: Dispatcher) -> None:
         """Everything owed must come to its end, once nobody disturbs it."""
@@ -142,14 +137,12 @@ class _Simulation:
         give_up = trio.current_time() + _OWED
         while self.checker.live:
             await trio.sleep(20)
-            await trio.testing.wait_all_tasks_blocked()
-            self._verify(dispatcher)
+            self.checker.verify()
             for session in self.sessions:  # a type may halt its session again
                 dispatcher.resume(session=session)
             if trio.current_time() > give_up:
                 owed = sorted(self.checker.live)
                 raise PromiseBrokenError(f"still owed without any faults: {owed}")
-        self.checker.verify(dispatcher)
 
     async def _settle_and_start(self, dispatcher: Dispatcher) -> None:
         for _ in range(100):
@@ -161,10 +154,14 @@ class _Simulation:
                 await trio.sleep(10)
         raise PromiseBrokenError("the dispatcher does not start again")
 
-    def _verify(self, dispatcher: Dispatcher) -> None:
-        self.checker.verify(dispatcher)
+    def look(self) -> None:
+        """Judge the present state; called whenever every task waits."""
+        dispatcher = self.misbehaviour.dispatcher
+        if dispatcher is None or self.checker.broken or dispatcher.state is DispatcherState.CLOSED:
+            return
+        self.checker.compare(dispatcher.metrics())
         if (found := check_wakeups(dispatcher)) is not None:
-            raise PromiseBrokenError(found)
+            self.checker.complain(found)
 
     # --- the clients -----------------------------------------------------------------------
 
@@ -184,6 +181,7 @@ class _Simulation:
         patience = random.choice((0.05, 0.5, 2.0))
         while True:
             [action] = random.choices(list(actions), list(actions.values()))
+            self.checker.verify()
             try:
                 await action(dispatcher, random)
             except CsjdError:

@@ -1,6 +1,6 @@
 """Trio programs, and dispatchers in them, on virtual time: no test waits for a clock."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from random import Random
 from typing import Any, TypeVar
@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 
 def run_virtual(
-    function: Callable[..., Awaitable[T]], *args: Any, seed: int | str | None = None
+    function: Callable[..., Awaitable[T]],
+    *args: Any,
+    seed: int | str | None = None,
+    instruments: Sequence[trio.abc.Instrument] = (),
 ) -> T:
     """
     Run a Trio program to its end on virtual time, and return what it returns.
@@ -28,10 +31,13 @@ def run_virtual(
         function: An async function.
         args: Its arguments.
         seed: Repeats the interleaving of tasks; None: any.
+        instruments: As for `trio.run`.
     """
     schedule = nullcontext() if seed is None else deterministic_schedule(seed)
     with schedule, virtual_threads():
-        return trio.run(function, *args, clock=MockClock(autojump_threshold=0))
+        return trio.run(
+            function, *args, clock=MockClock(autojump_threshold=0), instruments=instruments
+        )
 
 
 @asynccontextmanager
