@@ -19,7 +19,7 @@ from random import Random
 import attrs
 import trio
 
-from csjd import Config, CsjdError, Dispatcher, DispatcherState, Job, Registry, Retry
+from csjd import Config, CsjdError, Dispatcher, DispatcherState, Event, Job, Registry, Retry
 from csjd.testing.behaviour import Misbehaviour, register_all
 from csjd.testing.checker import Checker, PromiseBrokenError
 from csjd.testing.idle import IdleWatch
@@ -96,13 +96,18 @@ class _Simulation:
         self.sessions = [f"s{i}" for i in range(random.choice((1, 3, 8)))]
         self.misbehaviour = Misbehaviour(seed, self.checker, random.choice((0.05, 0.3, 0.7)))
         self.jobs = 0
+        self.meddling = random.choice((0.0, 0.0, 0.05))
+        """The share of events at which an observer changes something."""
 
     async def run(self) -> Report:
         registry = Registry()
         register_all(registry, self.misbehaviour)
         with trio.fail_after(_FAULTS + 10 * _OWED):
             async with open_test_dispatcher(
-                self.config, registry=registry, observers=[self.checker], seed=self.seed
+                self.config,
+                registry=registry,
+                observers=[self.checker, self._meddle],
+                seed=self.seed,
             ) as dispatcher:
                 self.misbehaviour.dispatcher = dispatcher
                 await self._with_faults(dispatcher)
@@ -255,6 +260,27 @@ class _Simulation:
                 dispatcher.resume(type=random.choice(self.misbehaviour.types))
             case _:
                 dispatcher.resume(session=random.choice(self.sessions))
+
+    def _meddle(self, event: Event) -> None:
+        """Do, as an observer, what observers may do: call plain methods."""
+        dispatcher, random = self.misbehaviour.dispatcher, self.random
+        if dispatcher is None or self.misbehaviour.ended or random.random() >= self.meddling:
+            return
+        if dispatcher.state in (DispatcherState.NEW, DispatcherState.CLOSED):
+            return
+        match random.randrange(5):
+            case 0 if self.checker.live:
+                dispatcher.cancel(random.choice(list(self.checker.live)))
+            case 1:
+                dispatcher.pause(session=random.choice(self.sessions))
+            case 2:
+                dispatcher.resume(session=random.choice(self.sessions))
+            case 3:
+                dispatcher.add_worker()
+            case _:
+                workers = [each.worker for each in dispatcher.worker_stats() if not each.leaving]
+                if len(workers) > 1:
+                    dispatcher.remove_worker(random.choice(workers))
 
     async def _dead_letters(self, dispatcher: Dispatcher, random: Random) -> None:
         letters = await dispatcher.dead_letters()
