@@ -60,6 +60,12 @@ class TrioGuest:
         self._pump(lambda: bool(box))
         return box[0].unwrap()
 
+    def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Start *function* as a task and do not wait for it; what it raises ends the run."""
+        if self._nursery is None or self._ended is not None:
+            raise RuntimeError("the Trio run has ended")
+        self._nursery.start_soon(function, *args)
+
     def settle(self) -> None:
         """Let every task run until all of them wait; no time passes."""
         self.call(wait_all_tasks_blocked)
