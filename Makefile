@@ -14,7 +14,7 @@ test: lint types tests
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/flake8-async --enable=ASYNC csjd examples benchmarks $$(git ls-files 'tests/*.py')
+	$(BIN)/flake8-async --enable=ASYNC $$(git ls-files '*.py')
 
 types: $(VENV)/.ready-test
 	$(BIN)/mypy

@@ -47,10 +47,10 @@ class LogObserver:
         if not self._logger.isEnabledFor(level):
             return  # nothing is gathered that nobody will see
         facts = _facts(event)
-        about = f"{facts['job_type']} job {facts['job_id']}" if "job_id" in facts else "dispatcher"
+        about = f"{facts['job_type']} job {facts['job_id']}: " if "job_id" in facts else ""
         self._logger.log(
             level,
-            "%s: %s",
+            "%s%s",
             about,
             _phrase(event),
             exc_info=_lost_to(event),

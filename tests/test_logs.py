@@ -97,6 +97,7 @@ async def test_a_failed_job_is_an_error_with_its_traceback(
 
     @registry.handler("boom")
     async def boom(job: csjd.Job) -> None:
+        await trio.lowlevel.checkpoint()
         csjd.permanent(ValueError("no such thing"))
 
     @registry.handler("slow", timeout=5, retry_on_timeout=False)
