@@ -34,7 +34,8 @@ class Switchboard:
 
     parked: int = 0
     """Parked lanes in all that are not being called."""
-    _shared_called: bool = False
+    shared_called: bool = False
+    """A wake-up for shared work is under way."""
     _idle: OrderedDict[int, Worker] = attrs.field(factory=OrderedDict)
     """Workers with parked lanes, the one that has idled longest first: that spreads the load."""
     pending: list[Call] = attrs.field(factory=list)
@@ -62,7 +63,7 @@ class Switchboard:
     def answered(self, call: Call) -> None:
         """The lane that *call* went to is awake."""
         if call.shared:
-            self._shared_called = False
+            self.shared_called = False
         else:
             call.worker.called = False
 
@@ -74,8 +75,8 @@ class Switchboard:
 
     def call_any(self) -> None:
         """Shared work can be taken."""
-        if self.parked and not self._shared_called:
-            self._shared_called = True
+        if self.parked and not self.shared_called:
+            self.shared_called = True
             self._call(Call(next(iter(self._idle.values())), shared=True))
 
     def _call(self, call: Call) -> None:

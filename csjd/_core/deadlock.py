@@ -45,8 +45,8 @@ def _comes(wait: Wait, waiter: Lane, getting_on: set[Lane]) -> bool:
     if wait is None:
         return any(lane is not waiter for lane in getting_on)
     running = wait.session.head if wait.session is not None else wait
-    if running is not None and running.lane is not None:
-        if running.lane not in getting_on:
+    if running is not None and isinstance(running.holder, Lane):
+        if running.holder not in getting_on:
             return False
         if running is wait:
             return True

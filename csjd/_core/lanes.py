@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from csjd._core.entry import Entry
+from csjd._core.histogram import Recorder
 from csjd._core.ready import ReadyQueue
 
 
@@ -41,10 +42,29 @@ class Worker:
     """All its lanes are stuck; its sessions go elsewhere."""
     detached: int = 0
     """Detached handlers of its that still run."""
-    attempts: int = 0
-    succeeded: int = 0
+    waits: Recorder = attrs.field(factory=Recorder)
+    """How long jobs waited until an attempt of them began here: one for each begun."""
+    runs: Recorder = attrs.field(factory=Recorder)
+    """How long attempts ran here: one for each that ended."""
+    unsuccessful: int = 0
+    """Attempts that ended here in anything but success."""
     failed: int = 0
-    busy_seconds: float = 0.0
+    """Jobs that failed for good here."""
+
+    @property
+    def attempts(self) -> int:
+        """Attempts begun here."""
+        return self.waits.count()
+
+    @property
+    def succeeded(self) -> int:
+        """Jobs that succeeded here; counted by exception, success being the rule."""
+        return self.runs.count() - self.unsuccessful
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was removed and nothing of it runs any more."""
+        return self.leaving and not self.lanes and not self.detached
 
 
 @attrs.define(eq=False)

@@ -53,20 +53,20 @@ class Session:
         entry.ahead = tail
         return False
 
-    def remove(self, entry: Entry) -> bool:
-        """Take *entry* out of the line; return whether it was the head."""
+    def remove(self, entry: Entry) -> Entry | None:
+        """Take *entry* out of the line, if it stands there; return the head if it is a new one."""
         ahead, behind = entry.ahead, entry.behind
         was_head = self.head is entry
-        if ahead is not None:
-            ahead.behind = behind
-        elif was_head:
+        if was_head:
             self.head = behind
+        elif ahead is not None:
+            ahead.behind = behind
         if behind is not None:
             behind.ahead = ahead
         elif self.tail is entry:
             self.tail = ahead
         entry.ahead = entry.behind = None
-        return was_head
+        return behind if was_head else None
 
 
 @attrs.define(eq=False)
@@ -123,13 +123,11 @@ class SessionTable:
         if not session.pending:
             self._idle[session.name] = now
 
-    def home(self, session: Session) -> Worker:
-        """Return the worker that is to run *session*, bound anew if its own cannot."""
-        worker = session.worker
-        if worker.leaving or worker.blocked:
-            worker.sessions -= 1
-            worker = session.worker = self._choose(session.name)
-            worker.sessions += 1
+    def move(self, session: Session) -> Worker:
+        """Bind *session* anew, because its worker cannot run it; return its new worker."""
+        session.worker.sessions -= 1
+        session.worker = worker = self._choose(session.name)
+        worker.sessions += 1
         return worker
 
     def _choose(self, name: str) -> Worker:

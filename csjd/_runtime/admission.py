@@ -58,6 +58,7 @@ class Admission:
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open()
         now = self.scheduler.clock.current_time()
+        self.scheduler.backlog.ids.forget(now, 2)
         try:
             if wait:
                 entry = await self._accept_waiting(job, delay)
@@ -75,10 +76,18 @@ class Admission:
         batch = list(jobs)  # whatever their source raises, it does so before anything changed
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open()
-        now = self.scheduler.clock.current_time()
+        scheduler = self.scheduler
+        now = scheduler.clock.current_time()
+        scheduler.backlog.ids.forget(now, 2 * len(batch))
         entries: list[Entry | None] = []
         errors: dict[int, Exception] = {}
-        for job in batch:
+        while len(entries) < len(batch):
+            if not scheduler.observers:
+                rest = batch[len(entries) :] if entries else batch
+                entries += scheduler.backlog.admit_plain(rest, self.specs, now)
+            if len(entries) == len(batch):
+                break
+            job = batch[len(entries)]
             try:
                 if wait:
                     entries.append(await self._accept_waiting(job, 0.0))
@@ -112,34 +121,24 @@ class Admission:
 
     def _accept(self, job: Job, delay: float, now: float) -> Entry:
         """Take *job* in, or raise and change nothing."""
-        spec, due = self._check(job, delay, now)
-        scheduler = self.scheduler
-        scheduler.backlog.check(job, now)
-        own_job, copies = own(job, spec, scheduler.config.max_payload)
-        entry = scheduler.backlog.admit(own_job, spec, now, due, copies)
-        if due > now:
-            scheduler.hasten(due)
-        if scheduler.observers:
-            scheduler.observers.tell(JobAccepted(at=now, job=own_job))
-        return entry
-
-    def _check(self, job: Job, delay: float, now: float) -> tuple[HandlerSpec, float]:
-        """Return how *job* is run and when it is due; 0 for at once."""
         if not isinstance(job, Job):
             raise InvalidJobError("job", f"must be a csjd.Job, got {type(job).__name__}")
         spec = self.specs.get(job.type)
         if spec is None:
             raise HandlerNotFoundError(job.type)
-        if job.run_at is not None:
-            if delay:
-                raise InvalidJobError("delay", "must not be given for a job that has a run_at")
-            # The one place where wall-clock time comes in; from here on Trio's clock
-            # counts, so a step of the wall clock moves no job.
-            return spec, now + (job.run_at - datetime.now(UTC)).total_seconds()
-        if delay != 0:
-            check_delay(delay)
-            return spec, now + delay
-        return spec, 0.0
+        scheduler = self.scheduler
+        due = 0.0 if delay == 0 and job.run_at is None else _due(job, delay, now)
+        most, payload, copies = scheduler.config.max_payload, job.payload, False
+        # Most jobs carry bytes, or nothing: no need to look further.
+        plain = payload is None or (type(payload) is bytes and len(payload) <= most)
+        if not plain or job.metadata or spec.payload is not None:
+            job, copies = own(job, spec, most)
+        entry = scheduler.backlog.admit(job, spec, now, due, copies)
+        if due > now:
+            scheduler.hasten(due)
+        if scheduler.observers:
+            scheduler.observers.tell(JobAccepted(at=now, job=job))
+        return entry
 
     # --- waiting for room --------------------------------------------------------------
 
@@ -205,7 +204,7 @@ class Admission:
         scheduler = self.scheduler
         if job_id not in scheduler.backlog.dead_letters:
             raise DeadLetterNotFoundError(job_id)
-        _, letter = scheduler.backlog.dead_letters.pop(job_id)
+        letter = scheduler.backlog.dead_letters.pop(job_id)[2]
         scheduler.tell(lambda at: DeadLetterDiscarded(at=at, job=letter.job))
         await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -223,3 +222,15 @@ class Admission:
                 ledger.invalid += 1
         if isinstance(job, Job):
             scheduler.tell(lambda at: JobRefused(at=at, job=job, error=error))
+
+
+def _due(job: Job, delay: float, now: float) -> float:
+    """Return when *job* is due on Trio's clock."""
+    if job.run_at is None:
+        check_delay(delay)
+        return now + delay
+    if delay != 0:
+        raise InvalidJobError("delay", "must not be given for a job that has a run_at")
+    # The one place where wall-clock time comes in; from here on Trio's clock counts, so a
+    # step of the wall clock moves no job.
+    return now + (job.run_at - datetime.now(UTC)).total_seconds()

@@ -12,7 +12,6 @@ from csjd._model.events import JobProgressed
 from csjd._model.job import Job
 
 if TYPE_CHECKING:
-    from csjd._core.entry import Entry
     from csjd._core.lanes import Lane
     from csjd._runtime.scheduler import Scheduler
 
@@ -29,17 +28,14 @@ class Attempt:
     """
 
     _lane: "Lane"
-    _entry: "Entry"
+    _started: float
     _scheduler: "Scheduler"
+    job: Job
+    """The job, with a payload of this attempt's own if it could be changed."""
     number: int
     """Counted from 1; snoozed and interrupted attempts are not counted."""
     max_attempts: int | None
     """Attempts the job may use; None when its retry policy alone decides."""
-
-    @property
-    def job(self) -> Job:
-        """The job, as it was accepted."""
-        return self._entry.job
 
     @property
     def worker(self) -> int:
@@ -93,7 +89,15 @@ class Attempt:
             )
 
     def _runs(self) -> bool:
-        return self._entry.lane is self._lane and self._entry.attempts == self.number
+        # By what it ran, not by the entry: an error's traceback holds the handler's frame
+        # and so this value, and an entry must not be held by its own result.
+        entry = self._lane.entry
+        return (
+            entry is not None
+            and entry.job.id == self.job.id
+            and entry.attempts == self.number
+            and self._lane.started == self._started
+        )
 
     def _at_home(self, function: Callable[..., T], *args: Any) -> T:
         """Call *function* in the dispatcher's Trio run, from whichever thread we are in."""

@@ -324,7 +324,7 @@ class Dispatcher:
         """Return the jobs that failed for good, oldest first."""
         self._check_home("dead_letters")
         await trio.lowlevel.checkpoint()
-        return tuple(letter for _, letter in self._scheduler.backlog.dead_letters.values())
+        return tuple(letter for _, _, letter in self._scheduler.backlog.dead_letters.values())
 
     @enable_ki_protection
     async def requeue(self, job_id: str) -> Receipt:

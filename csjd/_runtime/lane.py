@@ -25,6 +25,7 @@ from csjd._core.entry import Entry
 from csjd._core.lanes import CancelReason, Lane
 from csjd._core.verdict import judge
 from csjd._model.groups import leaves
+from csjd._model.job import Job
 from csjd._model.retry import Retry
 from csjd._runtime.attempt import Attempt
 from csjd._runtime.current import current_lane
@@ -47,7 +48,17 @@ LEAK_CHECK = 0.01
 class LaneTask:
     """The task of one lane; `Lane.handle` is this."""
 
-    __slots__ = ("baseline", "lane", "leaked", "parking", "scheduler", "scope", "task", "thread")
+    __slots__ = (
+        "baseline",
+        "cancelled",
+        "lane",
+        "leaked",
+        "parking",
+        "scheduler",
+        "scope",
+        "task",
+        "thread",
+    )
 
     baseline: Context
     scope: trio.CancelScope
@@ -59,6 +70,8 @@ class LaneTask:
         self.lane = lane
         self.parking = parking
         self.scheduler = scheduler
+        self.cancelled = False
+        """The scope was cancelled; asking it would cost a look at the clock."""
         self.leaked = False
         """A handler left a scope or nursery open: Trio will complain when this task ends."""
         self.thread: int | None = None
@@ -87,11 +100,12 @@ class LaneTask:
         going_on = True
         while going_on:
             with trio.CancelScope() as self.scope:
+                self.cancelled = False
                 going_on = await self._serve()
 
     async def _serve(self) -> bool:
         """Run attempts; return True for more in a new scope, False if this task is done."""
-        lane, scheduler, scope, task = self.lane, self.scheduler, self.scope, self.task
+        lane, scheduler, task = self.lane, self.scheduler, self.task
         backlog, calls, baseline = scheduler.backlog, scheduler.backlog.calls, self.baseline
         clock = scheduler.clock.current_time
         status = cancel_status(task)
@@ -123,7 +137,7 @@ class LaneTask:
                 if entry.copies:
                     job = for_attempt(job)
                 if spec.takes_attempt:
-                    result = await spec.function(job, self._attempt(entry))
+                    result = await spec.function(job, self._attempt(entry, job))
                 else:
                     result = await spec.function(job)
             except BaseException as raised:
@@ -132,9 +146,7 @@ class LaneTask:
                 error = await self._close_leaks(error)
             now = clock()
             if error is None:
-                late = now > lane.deadline
-                backlog.release(lane, now)
-                backlog.succeed(entry, lane.worker, result, late, now)
+                backlog.succeed(lane, entry, result, now)
                 del result
                 if entry.listener is not None or scheduler.watchers:
                     scheduler.ended(entry, now)
@@ -146,12 +158,14 @@ class LaneTask:
             if self.leaked or has_changed(baseline):
                 scheduler.replace(lane)
                 return False
-            if scope.cancel_called:
+            if self.cancelled:
                 return True
             burst += 1
             if burst >= BURST or now >= slice_ends:
                 if calls.pending:
                     scheduler.send_calls()
+                lane.worker.waits.settle()
+                lane.worker.runs.settle()
                 await trio.lowlevel.checkpoint()
                 burst = 0
                 now = clock()
@@ -163,6 +177,8 @@ class LaneTask:
         calls = scheduler.backlog.calls
         if worker.leaving:
             return False
+        worker.waits.settle()
+        worker.runs.settle()
         calls.park(worker)
         scheduler.rest()
         try:
@@ -180,12 +196,13 @@ class LaneTask:
             return False
         return True
 
-    def _attempt(self, entry: Entry) -> Attempt:
+    def _attempt(self, entry: Entry, job: Job) -> Attempt:
         policy = entry.spec.retry
         return Attempt(
             lane=self.lane,
-            entry=entry,
+            started=self.lane.started,
             scheduler=self.scheduler,
+            job=job,
             number=entry.attempts,
             max_attempts=entry.job.max_attempts
             or (policy.max_attempts if isinstance(policy, Retry) else None),

@@ -3,18 +3,13 @@
 import logging
 from collections.abc import Iterable
 
-import attrs
-
 from csjd._model.events import Event, Observer
 
 logger = logging.getLogger("csjd")
 
 
-@attrs.define(eq=False)
-class Observers:
-    """The observers of one dispatcher; false when there are none."""
-
-    _observers: list[Observer] = attrs.field(factory=list)
+class Observers(list[Observer]):
+    """The observers of one dispatcher. A list, because its truth is asked for every job."""
 
     @classmethod
     def of(cls, observers: Iterable[Observer]) -> "Observers":
@@ -30,14 +25,11 @@ class Observers:
                 raise ValueError(f"an observer must be callable, got {observer!r}")
         return cls(listed)
 
-    def __bool__(self) -> bool:
-        return bool(self._observers)
-
     def tell(self, event: Event) -> None:
         """Call every observer; one that raises is dropped, with one logged error."""
-        for observer in tuple(self._observers):
+        for observer in tuple(self):
             try:
                 observer(event)
             except Exception:
-                self._observers.remove(observer)
+                self.remove(observer)
                 logger.exception("observer %r raised on %r and was dropped", observer, event)

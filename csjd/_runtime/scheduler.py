@@ -256,8 +256,11 @@ class Scheduler:
     def lane_ended(self, lane: Lane) -> None:
         """Forget *lane*, whose task ends."""
         self.lanes.pop(lane, None)
-        if lane in lane.worker.lanes:
-            lane.worker.lanes.remove(lane)
+        worker = lane.worker
+        if lane in worker.lanes:
+            worker.lanes.remove(lane)
+        if worker.gone:
+            self.backlog.retire(worker)
         for stuck in [each for each in self.lanes if each.stuck]:
             if self._has_budget():
                 self._detach(stuck, self.clock.current_time())
@@ -270,6 +273,7 @@ class Scheduler:
             return
         lane.reason = reason
         lane.cancelled_at = now
+        lane.handle.cancelled = True
         lane.handle.scope.cancel(reason.value)
         self.hasten(now + self.config.detach_grace)
         self.tell(lambda at: self._attempt_cancelled(lane, at))
@@ -316,7 +320,7 @@ class Scheduler:
     def book(self, lane: Lane, entry: Entry, verdict: Verdict, now: float) -> None:
         """Carry out what was decided about a job whose attempt raised."""
         backlog, attempt = self.backlog, entry.attempts
-        backlog.release(lane, now)
+        backlog.release(lane, entry, now)
         backlog.ledger.panics += verdict.panic
         kind, error = verdict.kind, verdict.error
         if entry.unwanted and kind is not Kind.FAIL:
@@ -357,9 +361,9 @@ class Scheduler:
     def _fail(self, entry: Entry, worker: Worker, verdict: Verdict, now: float) -> None:
         dropped = self.backlog.fail(entry, worker, verdict.error, verdict.timed_out, now)
         self.ended(entry, now)
-        session = entry.session
+        session = entry.job.session
         if session is not None and entry.spec.on_failure is OnFailure.HALT:
-            self.tell(lambda at: SessionHalted(at=at, session=session.name, job=entry.job))
+            self.tell(lambda at: SessionHalted(at=at, session=session, job=entry.job))
         for letter in dropped:
             self.tell(functools.partial(_dropped, letter))
 
@@ -367,8 +371,8 @@ class Scheduler:
         """Cancel a job by request; return False if it has ended."""
         if entry.state in TERMINAL:
             return False
-        lane, now = entry.lane, self.clock.current_time()
-        if lane is None:
+        lane, now = entry.holder, self.clock.current_time()
+        if not isinstance(lane, Lane):
             self.backlog.cancel(entry, JobCancelledError(entry.job.id), now)
             self.ended(entry, now)
             self.send_calls()

@@ -195,6 +195,7 @@ class Stopping:
         for entry in scheduler.backlog.ids.live():
             if entry.listener is not None:
                 entry.listener.set()
+        scheduler.backlog.dissolve()
 
     def _unfinished(self) -> tuple[Job, ...]:
         entries = sorted(self.scheduler.backlog.ids.live(), key=lambda entry: entry.order)
