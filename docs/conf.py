@@ -6,24 +6,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "csjd"
-copyright = "the csjd authors"
+copyright = "the csjd authors"  # noqa: A001  the name Sphinx asks for
 author = "the csjd authors"
 
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
     "sphinxcontrib_trio",
     "generated_reference",
 ]
 exclude_patterns = ["_build", "_extensions"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
-# Docstrings put names in single backticks and sections under Google's headings.
+# Docstrings put names in single backticks.
 default_role = "code"
-napoleon_google_docstring = True
-napoleon_numpy_docstring = False
-napoleon_use_rtype = False
 autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

@@ -18,6 +18,8 @@ from lifecycle_diagram import DISPATCHER_LAYOUT, JOB_LAYOUT, Table, draw
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.ext.napoleon import Config
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 
 import csjd
@@ -81,7 +83,23 @@ def _directive(name: str) -> str:
         return f".. autoclass:: csjd.{name}\n" + ("" if built else "   :class-doc-from: class\n")
     if inspect.isfunction(value):
         return f".. autofunction:: csjd.{name}\n"
-    return f".. autodata:: csjd.{name}\n   :no-value:\n"
+    # Aliases and tables are plain values: what is said about them is only in the source.
+    return f".. py:data:: csjd.{name}\n\n   {_value_docs().get(name, '')}\n"
+
+
+def _value_docs() -> dict[str, str]:
+    """Return what the source says about public names that are neither classes nor functions."""
+    about = {
+        "LIFECYCLE": "What each step makes of each state of a job, `LIFECYCLE[step][state]`.",
+        "DISPATCHER_LIFECYCLE": "The same for a dispatcher.",
+    }
+    for module in [name for name in sys.modules if name.startswith("csjd._")]:
+        analyzer = ModuleAnalyzer.for_module(module)
+        analyzer.analyze()
+        for (owner, name), lines in analyzer.attr_docs.items():
+            if not owner:
+                about.setdefault(name, " ".join(lines).strip())
+    return about
 
 
 def settings_page() -> str:
@@ -154,10 +172,8 @@ def _field_docs(cls: type) -> dict[str, str]:
 
 
 def _default(field: "attrs.Attribute[Any]") -> str:
-    default = field.default
-    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a function to mypy
-        return f"{default.factory.__name__}()"
-    return repr(default)
+    factory = getattr(field.default, "factory", None)
+    return repr(field.default) if factory is None else f"{factory.__name__}()"
 
 
 def _besides(error: type) -> str:
@@ -210,6 +226,27 @@ def write_pages(app: Sphinx) -> None:
             path.unlink()
 
 
+def read_docstring(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """
+    Turn Google's headings into what Sphinx knows.
+
+    Done here and not by the napoleon extension, which takes "Seconds: not below 0", said of
+    an attribute, for a type and a description.
+    """
+    if what not in {"attribute", "data", "property"}:
+        config: Any = Config(napoleon_use_rtype=False)
+        lines[:] = GoogleDocstring(lines, config, app).lines()
+
+
+def unlink_builtin(app: Sphinx, doctree: nodes.document) -> None:
+    """Keep the annotation `type[...]` from being linked to fields of that name."""
+    for node in list(doctree.findall(pending_xref)):
+        if node.get("refdomain") == "py" and node.get("reftarget") == "type":
+            node.replace_self(node.children)
+
+
 def resolve_private(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
 ) -> nodes.reference | None:
@@ -228,6 +265,8 @@ def resolve_private(
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", read_docstring)
+    app.connect("doctree-read", unlink_builtin)
     app.connect("missing-reference", resolve_private)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 

@@ -4,14 +4,14 @@ import enum
 import math
 from collections.abc import Iterator, Mapping
 from html import escape
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
 from csjd import DispatcherState, DispatcherStep, JobState, JobStep
 
 State: TypeAlias = enum.Enum
-Table: TypeAlias = Mapping[enum.Enum, Mapping[State, State]]
+Table: TypeAlias = Mapping[Any, Mapping[Any, Any]]  # of enums; a mapping's keys do not vary
 Point: TypeAlias = tuple[float, float]
 
 WIDTH, HEIGHT = 116.0, 40.0  # of a box
@@ -70,9 +70,9 @@ def draw(table: Table, layout: Layout, title: str) -> str:
         KeyError: A state of the table has no place in *layout*.
     """
     width, height = layout.size
+    box = f"0 0 {width:g} {height:g}"
     parts = [
-        f'<svg class="lifecycle" viewBox="0 0 {width:g} {height:g}" role="img"'
-        f' aria-label="{escape(title)}">',
+        f'<svg class="lifecycle" viewBox="{box}" role="img" aria-label="{escape(title)}">',
         *(_arrow(step, source, target, layout) for step, source, target in arrows(table)),
         *(_label(ends, steps, layout) for ends, steps in _named(table, layout).items()),
         *(_box(state, centre, layout) for state, centre in layout.centres.items()),
