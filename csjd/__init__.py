@@ -46,3 +46,25 @@ from csjd._model.outcome import (
     TimedOut as TimedOut,
 )
 from csjd._model.retry import Retry as Retry, RetryPolicy as RetryPolicy
+from csjd.batching import (
+    BatchFetchAbandoned as BatchFetchAbandoned,
+    BatchFetchFailed as BatchFetchFailed,
+    BatchFetchStarted as BatchFetchStarted,
+    BatchFetchSucceeded as BatchFetchSucceeded,
+    BatchLoader as BatchLoader,
+    BatchLoaderEvent as BatchLoaderEvent,
+    BatchLoaderStatistics as BatchLoaderStatistics,
+    open_batch_loader as open_batch_loader,
+)
+from csjd.caching import (
+    CacheClosedError as CacheClosedError,
+    CacheEntryEvicted as CacheEntryEvicted,
+    CacheEvent as CacheEvent,
+    CacheLoadAbandoned as CacheLoadAbandoned,
+    CacheLoadFailed as CacheLoadFailed,
+    CacheLoadStarted as CacheLoadStarted,
+    CacheLoadSucceeded as CacheLoadSucceeded,
+    CacheStatistics as CacheStatistics,
+    TTLCache as TTLCache,
+    open_cache as open_cache,
+)
