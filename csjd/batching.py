@@ -226,6 +226,7 @@ class BatchLoader(Generic[K, V]):
         self._errors = 0
         self._abandoned = 0
 
+    @trio.lowlevel.enable_ki_protection
     async def load(self, key: K) -> V:
         """
         Return the value that the next fetch gives for *key*.
@@ -240,16 +241,13 @@ class BatchLoader(Generic[K, V]):
                 caller an exception of its own.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        return await self._load(key)
-
-    @trio.lowlevel.enable_ki_protection
-    async def _load(self, key: K) -> V:
         asker = aboard()
         batch = self._ask(key, asker)
         try:
             await batch.done.wait()
         finally:
-            self._leave(batch, key, asker)
+            if asker is not None or not batch.landed:
+                self._leave(batch, key, asker)
         return batch.answer(key)
 
     async def load_many(self, keys: Iterable[K]) -> list[V]:
@@ -263,10 +261,11 @@ class BatchLoader(Generic[K, V]):
             BaseException: As `load`, for the first key that has an error. The others are
                 given up.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
         keys = tuple(keys)
         if not keys:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.checkpoint()
+            return []
+        await trio.lowlevel.checkpoint_if_cancelled()
         return await self._load_many(keys)
 
     @trio.lowlevel.enable_ki_protection
@@ -377,7 +376,7 @@ class BatchLoader(Generic[K, V]):
                     if batch in self._batches:
                         began = trio.current_time()
                         answers = await self._call_fetch(batch)
-        except BaseException as error:  # noqa: ASYNC103, RUF100  # reaches those who wait
+        except BaseException as error:  # noqa: ASYNC103  # reaches those who wait
             shared = shareable(error)
             if shared is None:
                 self._cut_off(batch, error)

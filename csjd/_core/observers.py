@@ -14,12 +14,18 @@ class Observers(Generic[T_contra]):
     The observers of one object, in the order given; false when there are none.
 
     Ask before you build the event: `if observers: observers.tell(Event(...))`.
+
+    Raises:
+        ValueError: If one of them is not callable.
     """
 
     __slots__ = ("_listening",)
 
     def __init__(self, observers: Iterable[Callable[[T_contra], object]]) -> None:
         self._listening = tuple(observers)
+        for observer in self._listening:
+            if not callable(observer):
+                raise ValueError(f"an observer must be callable, got {observer!r}")
 
     def __bool__(self) -> bool:
         return bool(self._listening)

@@ -36,7 +36,7 @@ class Annex:
         await nursery.start(annex._run, name=name)
         return annex
 
-    async def _run(  # noqa: ASYNC114, RUF100  # started by `open` alone
+    async def _run(  # noqa: ASYNC114  # started by `open` alone
         self, task_status: trio.TaskStatus[None]
     ) -> None:
         try:
