@@ -17,17 +17,10 @@ from typing import Any
 import trio
 
 import csjd
-from benchmarks.interleaved import Row, interleave, row, skipped, table
+from benchmarks.interleaved import Row, interleave, peer, row, skipped, table
 
-try:
-    import async_lru
-except ImportError:
-    async_lru = None  # type: ignore[assignment]
-
-try:
-    import cashews
-except ImportError:
-    cashews = None  # type: ignore[assignment]
+_async_lru_library = peer("async_lru")
+_cashews_library = peer("cashews")
 
 _ENTRIES = 10_000
 _LOOK_UPS = 100_000
@@ -140,7 +133,7 @@ async def _trio_misses() -> float:
     ):
         began = perf_counter()
         for number in range(_MISSES):
-            await cache.get_or_load(number, _echo)  # type: ignore[arg-type]
+            await cache.get_or_load(number, _echo)
         return (perf_counter() - began) / _MISSES
 
 
@@ -155,19 +148,20 @@ async def _yield_and_echo(key: Any) -> Any:
 
 
 def _async_lru(load: CachedCall) -> CachedCall:
-    return async_lru.alru_cache(maxsize=_ENTRIES, ttl=_TTL)(load)
+    return _async_lru_library.alru_cache(maxsize=_ENTRIES, ttl=_TTL)(load)  # type: ignore[no-any-return]
 
 
 def _cashews(load: CachedCall) -> CachedCall:
-    cache = cashews.Cache()
+    cache = _cashews_library.Cache()
     cache.setup(f"mem://?size={_ENTRIES}")
 
     # `lock=True` is its single flight; without it a stampede is one load per caller.
-    @cache(ttl=_TTL, key="{key}", lock=True)
+    decorate: Callable[[CachedCall], CachedCall] = cache(ttl=_TTL, key="{key}", lock=True)
+
     async def cached(key: Any) -> Any:
         return await load(key)
 
-    return cached
+    return decorate(cached)
 
 
 def _asyncio_hits(decorate: Callable[[CachedCall], CachedCall], *, yielding: bool) -> Contender:
@@ -239,8 +233,8 @@ def run(rounds: int = 9) -> list[Row]:
     peers = {
         name: decorate
         for name, module, decorate in (
-            ("async-lru", async_lru, _async_lru),
-            ("cashews", cashews, _cashews),
+            ("async-lru", _async_lru_library, _async_lru),
+            ("cashews", _cashews_library, _cashews),
         )
         if module is not None
     }

@@ -1,10 +1,19 @@
 """Ratios that a shared machine cannot spoil: every contender runs in every round, in turn."""
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median, quantiles
 from typing import Any
 
 Row = dict[str, Any]
+
+
+def peer(module: str) -> Any:
+    """Return the library to compare with, None if it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None
 
 
 def interleave(

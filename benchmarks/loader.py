@@ -14,12 +14,9 @@ from time import perf_counter
 import trio
 
 import csjd
-from benchmarks.interleaved import Row, interleave, row, skipped, table
+from benchmarks.interleaved import Row, interleave, peer, row, skipped, table
 
-try:
-    import aiodataloader
-except ImportError:
-    aiodataloader = None  # type: ignore[assignment]
+_aiodataloader = peer("aiodataloader")
 
 _BATCH = 64
 _BATCHES = 100
@@ -116,7 +113,7 @@ async def _asyncio_load(*, many: bool) -> float:
         return keys
 
     # Its cache is off, as `BatchLoader` keeps nothing either.
-    loader = aiodataloader.DataLoader(fetch, max_batch_size=_BATCH, cache=False)
+    loader = _aiodataloader.DataLoader(fetch, max_batch_size=_BATCH, cache=False)
 
     async def ask(first: int) -> None:
         for number in range(_BATCHES):
@@ -144,7 +141,7 @@ def run(rounds: int = 9) -> list[Row]:
         "load": lambda: trio.run(_load),
         "load_many": lambda: trio.run(_load_many),
     }
-    if aiodataloader is not None:
+    if _aiodataloader is not None:
         contenders["peer load"] = lambda: asyncio.run(_asyncio_load(many=False))
         contenders["peer load_many"] = lambda: asyncio.run(_asyncio_load(many=True))
     figures = interleave(contenders, rounds)
@@ -156,7 +153,7 @@ def run(rounds: int = 9) -> list[Row]:
         compare(f"load, a key of a batch of {_BATCH} / channel hop", "load", "hop", 2),
         compare(f"load_many, a key of {_BATCH} / channel hop", "load_many", "hop", 2),
     ]
-    if aiodataloader is None:
+    if _aiodataloader is None:
         rows.append(skipped("aiodataloader", "not installed: pip install 'csjd[bench]'"))
     else:
         rows += [

@@ -377,11 +377,8 @@ class BatchLoader(Generic[K, V]):
                         began = trio.current_time()
                         answers = await self._call_fetch(batch)
         except BaseException as error:  # noqa: ASYNC103  # reaches those who wait
-            shared = shareable(error)
-            if shared is None:
-                self._cut_off(batch, error)
+            if not self._absorb(batch, error, began):
                 raise
-            self._fail(batch, shared, began)
         else:
             if batch in self._batches:
                 self._succeed(batch, answers, began)
@@ -403,6 +400,20 @@ class BatchLoader(Generic[K, V]):
             raise TypeError(f"fetch must return a mapping, got {type(answers).__name__}")
         return answers
 
+    def _absorb(self, batch: _Batch[K, V], error: BaseException, began: float) -> bool:
+        """Give *error* to those who wait for *batch*; False if it has to go on instead."""
+        shared = shareable(error)
+        if shared is None:
+            self._cut_off(batch, error)
+            return False
+        if batch in self._batches:
+            self._fail(batch, shared, began)
+            return True
+        if isinstance(shared, Exception):
+            _log.warning("a fetch failed and nobody waits for it", exc_info=shared)
+            return True
+        return False
+
     @trio.lowlevel.enable_ki_protection
     def _succeed(
         self, batch: _Batch[K, V], answers: Mapping[K, V | BaseException], began: float
@@ -415,11 +426,6 @@ class BatchLoader(Generic[K, V]):
 
     @trio.lowlevel.enable_ki_protection
     def _fail(self, batch: _Batch[K, V], error: BaseException, began: float) -> None:
-        if batch not in self._batches:
-            if not isinstance(error, Exception):
-                raise error
-            _log.warning("a fetch failed and nobody waits for it", exc_info=error)
-            return
         self._batches.discard(batch)
         self._errors += 1
         batch.land(None, error)

@@ -261,8 +261,10 @@ class TTLCache(Generic[K, V]):
         self._recency: OrderedDict[K, _Entry[V]] | None = None if maxsize is None else OrderedDict()
         """The entries, least recently used first; None if there is no limit to their number."""
         self._entries: dict[K, _Entry[V]] = {} if self._recency is None else self._recency
-        steps = _JITTER_STEPS if jitter and ttl < math.inf else 1
-        self._lifetimes = [ttl - ttl * jitter * step / _JITTER_STEPS for step in range(steps)]
+        self._lifetimes = [ttl]
+        if jitter and ttl < math.inf:
+            step = ttl * jitter / _JITTER_STEPS
+            self._lifetimes = [ttl - step * number for number in range(_JITTER_STEPS)]
         self._shelves: list[OrderedDict[K, None]] = [OrderedDict() for _ in self._lifetimes]
 
         self._hits = 0
@@ -386,9 +388,8 @@ class TTLCache(Generic[K, V]):
                 own; nothing is kept of it, so the next to ask starts a new load.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            entry = self._entries[key]
-        except KeyError:
+        entry = self._entries.get(key)
+        if entry is None:
             return await self._wait_for_load(key, loader)
         now = self._now()
         # One comparison tells the ordinary hit, as `refresh_at` is never past `expires`.
@@ -464,18 +465,27 @@ class TTLCache(Generic[K, V]):
                 with load.scope:
                     value = await loader(load.key)
         except BaseException as error:  # noqa: ASYNC103  # reaches those who wait
-            shared = shareable(error)
-            if shared is None:
-                self._cut_off(load, error)
+            if not self._absorb(load, error, began):
                 raise
-            unheard = not load.waiters
-            if not load.abandoned:
-                self._fail(load, shared, began)
-            if unheard:
-                _report(load.key, shared)
         else:
             if not load.abandoned:
                 self._succeed(load, value, began)
+
+    def _absorb(self, load: _Load[K, V], error: BaseException, began: float) -> bool:
+        """Give *error* to those who wait for *load*; False if it has to go on instead."""
+        # A frame of its own: a name for the error in `_run`, which is in its traceback,
+        # would make a cycle.
+        shared = shareable(error)
+        if shared is None:
+            self._cut_off(load, error)
+            return False
+        heard = load.waiters > 0
+        if not load.abandoned:
+            self._fail(load, shared, began)
+        if not heard and isinstance(shared, Exception):
+            _log.warning("a load of %r failed and nobody waits for it", load.key, exc_info=shared)
+            return True
+        return heard
 
     @trio.lowlevel.enable_ki_protection
     def _succeed(self, load: _Load[K, V], value: V, began: float) -> None:
@@ -599,13 +609,6 @@ def _swift_clock() -> Callable[[], float]:
 
 def _check_thread() -> None:
     trio.lowlevel.current_trio_token()  # raises RuntimeError outside of Trio's thread
-
-
-def _report(key: object, error: BaseException) -> None:
-    """Log what a load raised that nobody waits for; what is no Exception must not end here."""
-    if not isinstance(error, Exception):
-        raise error
-    _log.warning("a load of %r failed and nobody waits for it", key, exc_info=error)
 
 
 @asynccontextmanager

@@ -20,19 +20,27 @@ def replica(error: E) -> E:
     """
     twin = _blank(error)
     for base in type(error).__mro__:
-        for descriptor in vars(base).values():
-            # What lives outside __dict__: errno, value, slots. Some are unset, some read-only.
-            if isinstance(descriptor, MemberDescriptorType):
-                with suppress(AttributeError, TypeError):
-                    descriptor.__set__(twin, descriptor.__get__(error))
-    twin.args = error.args
+        _copy_members(base, error, twin)
     twin.__dict__.update(error.__dict__)
     if "__notes__" in error.__dict__:
-        twin.__notes__ = list(error.__notes__)
-    twin.__cause__ = error.__cause__
-    twin.__context__ = error.__context__
-    twin.__suppress_context__ = error.__suppress_context__
-    return twin.with_traceback(error.__traceback__)
+        twin.__dict__["__notes__"] = list(error.__notes__)
+    for name in ("args", "__cause__", "__context__", "__suppress_context__", "__traceback__"):
+        # Of BaseException, as a frozen class refuses to be set.
+        BaseException.__setattr__(twin, name, getattr(error, name))
+    return twin
+
+
+def _copy_members(base: type, error: BaseException, twin: BaseException) -> None:
+    """Copy what *base* keeps outside of `__dict__`: errno, value, slots."""
+    native = not base.__flags__ & _MADE_IN_PYTHON
+    for descriptor in vars(base).values():
+        if isinstance(descriptor, MemberDescriptorType):
+            with suppress(AttributeError, TypeError):  # unset; read-only
+                value = descriptor.__get__(error)
+                # An unset member of a built-in class reads as None, and once set to that
+                # it counts: an OSError would name its second file, None.
+                if value is not None or not native:
+                    descriptor.__set__(twin, value)
 
 
 def _blank(error: E) -> E:
