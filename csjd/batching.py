@@ -13,6 +13,7 @@ is.
 
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -28,7 +29,7 @@ from typing import Generic, TypeAlias, TypeVar
 import attrs
 import trio
 
-from csjd._core.flights import Flight, aboard, depends
+from csjd._core.flights import Flight, aboard, boarded, depends
 from csjd._core.observers import Observers
 from csjd._core.replicas import replica
 from csjd._model.checks import is_integer, is_number
@@ -122,7 +123,7 @@ class _Batch(Flight, Generic[K, V]):
         "done",
         "due",
         "error",
-        "full",
+        "go",
         "keys",
         "loader",
         "scope",
@@ -139,14 +140,15 @@ class _Batch(Flight, Generic[K, V]):
         """The sum of it, before the batch has landed."""
         self.keys: tuple[K, ...] | None = None
         """What the fetch was called with; None before."""
-        self.full = trio.Event()
+        self.go = trio.Event()
+        """Set when it has a slot."""
         self.done = trio.Event()
         self.scope = trio.CancelScope()
         self.answers: Mapping[K, V | BaseException] | None = None
         self.error: BaseException | None = None
 
     def needs_one_of(self) -> Collection[Flight]:
-        return () if self.keys is not None else self.loader._holding_slots()
+        return () if self.go.is_set() else self.loader._ahead()
 
     @trio.lowlevel.enable_ki_protection
     def land(
@@ -193,7 +195,7 @@ class BatchLoader(Generic[K, V]):
         "_max_concurrent",
         "_max_wait",
         "_observers",
-        "_slots",
+        "_queue",
     )
 
     _annex: Annex
@@ -213,13 +215,14 @@ class BatchLoader(Generic[K, V]):
         self._max_concurrent = max_concurrent
         self._observers: Observers[BatchLoaderEvent] = Observers(observers)
         self._closed = False
-        self._slots = trio.Semaphore(max_concurrent)
+        self._queue: OrderedDict[_Batch[K, V], None] = OrderedDict()
+        """Batches that are full or due and wait for a slot, first come, first served."""
         self._collecting: _Batch[K, V] | None = None
         """The batch that new keys go to; None until somebody asks."""
         self._batches: set[_Batch[K, V]] = set()
         """Every batch that has neither landed nor been abandoned."""
         self._holding: dict[_Batch[K, V], None] = {}
-        """Every batch that holds a slot, abandoned ones on their way out included."""
+        """Every batch that has a slot, abandoned ones on their way out included."""
         self._asked = 0
         self._fetched = 0
         self._fetches = 0
@@ -295,10 +298,12 @@ class BatchLoader(Generic[K, V]):
         left. Called from within a fetch, which cannot end before this call does, it returns
         at once. A second call does nothing but wait.
         """
+        # Asked before closing, which lands every batch: what has landed needs nothing.
+        flight = boarded()
+        inside = flight is not None and any(depends(batch, on=flight) for batch in self._holding)
         self._close()
         self._annex.cancel("the batch loader was closed")
-        asker = aboard()
-        if asker is not None and any(depends(batch, on=asker) for batch in self._holding):
+        if inside:
             await trio.lowlevel.checkpoint()
         else:
             await self._annex.wait_ended()
@@ -339,7 +344,8 @@ class BatchLoader(Generic[K, V]):
             self._annex.nursery.start_soon(self._run, batch, name="csjd batch")
         if len(batch.callers) == self._max_batch:
             self._collecting = None
-            batch.full.set()
+            if not batch.go.is_set():  # as it may be already, if it was due
+                self._line_up(batch)
         return batch
 
     @trio.lowlevel.enable_ki_protection
@@ -357,9 +363,27 @@ class BatchLoader(Generic[K, V]):
 
     # --- batches -----------------------------------------------------------------------
 
-    def _holding_slots(self) -> Collection[_Batch[K, V]]:
+    def _ahead(self) -> Collection[_Batch[K, V]]:
         """Return those of whom one has to end before another batch can start, if so."""
         return self._holding if len(self._holding) == self._max_concurrent else ()
+
+    def _line_up(self, batch: _Batch[K, V]) -> None:
+        self._queue[batch] = None
+        self._give_slots()
+
+    def _give_slots(self) -> None:
+        # Given away here, and not taken by the batches' tasks, which Trio runs in any order.
+        while self._queue and len(self._holding) < self._max_concurrent:
+            batch, _ = self._queue.popitem(last=False)
+            self._holding[batch] = None
+            batch.go.set()
+
+    @trio.lowlevel.enable_ki_protection
+    def _give_back(self, batch: _Batch[K, V]) -> None:
+        self._queue.pop(batch, None)
+        if batch in self._holding:
+            del self._holding[batch]
+            self._give_slots()
 
     async def _run(self, batch: _Batch[K, V]) -> None:
         """See one batch from its first key to its outcome, in the loader's own nursery."""
@@ -368,20 +392,27 @@ class BatchLoader(Generic[K, V]):
         answers: Mapping[K, V | BaseException] = {}
         try:
             with batch.scope:
-                if not batch.full.is_set():
-                    with trio.move_on_at(batch.due):
-                        await batch.full.wait()
-                async with self._slots:
-                    # The last caller may have left in the very pass that gave us the slot.
-                    if batch in self._batches:
-                        began = trio.current_time()
-                        answers = await self._call_fetch(batch)
+                await self._get_slot(batch)
+                # The last caller may have left in the very pass that gave us the slot.
+                if batch in self._batches:
+                    began = trio.current_time()
+                    answers = await self._call_fetch(batch)
         except BaseException as error:  # noqa: ASYNC103  # reaches those who wait
             if not self._absorb(batch, error, began):
                 raise
         else:
             if batch in self._batches:
                 self._succeed(batch, answers, began)
+        finally:
+            self._give_back(batch)
+
+    async def _get_slot(self, batch: _Batch[K, V]) -> None:
+        with trio.move_on_at(batch.due):
+            await batch.go.wait()
+        if not batch.go.is_set():
+            if batch not in self._queue:  # where it is if it got full meanwhile
+                self._line_up(batch)
+            await batch.go.wait()
 
     async def _call_fetch(self, batch: _Batch[K, V]) -> Mapping[K, V | BaseException]:
         batch.keys = keys = tuple(batch.callers)
@@ -389,13 +420,9 @@ class BatchLoader(Generic[K, V]):
             self._collecting = None
         self._fetches += 1
         self._fetched += len(keys)
-        self._holding[batch] = None
-        try:
-            if self._observers:
-                self._observers.tell(BatchFetchStarted(keys))
-            answers: object = await self._fetch(keys)
-        finally:
-            del self._holding[batch]
+        if self._observers:
+            self._observers.tell(BatchFetchStarted(keys))
+        answers: object = await self._fetch(keys)
         if not isinstance(answers, Mapping):
             raise TypeError(f"fetch must return a mapping, got {type(answers).__name__}")
         return answers
@@ -436,6 +463,7 @@ class BatchLoader(Generic[K, V]):
     @trio.lowlevel.enable_ki_protection
     def _abandon(self, batch: _Batch[K, V]) -> None:
         self._batches.discard(batch)
+        self._queue.pop(batch, None)
         if self._collecting is batch:
             self._collecting = None
         batch.scope.cancel("everybody who waited for this batch gave up")

@@ -51,6 +51,11 @@ class Flight:
             del self.needs[wanted]
 
 
+def boarded() -> Flight | None:
+    """Return the flight that the running code has boarded, in the air or not."""
+    return _aboard.get()
+
+
 def aboard() -> Flight | None:
     """Return the flight that the running code is aboard, None if there is none in the air."""
     flight = _aboard.get()
