@@ -78,10 +78,13 @@ async def greet(users: Users, user_id: int, greetings: list[str]) -> None:
 async def greet_with_tasks(path: Path, ids: Sequence[int]) -> tuple[list[str], int]:
     """Greet the users of *ids*, each in a task; return the greetings and the queries it took."""
     table, greetings = UserTable(path), list[str]()
-    async with trio.open_nursery() as nursery, open_users(nursery, table) as users:
-        async with trio.open_nursery() as jobs:
-            for user_id in ids:
-                jobs.start_soon(greet, users, user_id, greetings)
+    async with (
+        trio.open_nursery() as nursery,
+        open_users(nursery, table) as users,
+        trio.open_nursery() as jobs,
+    ):
+        for user_id in ids:
+            jobs.start_soon(greet, users, user_id, greetings)
     return greetings, table.queries
 
 

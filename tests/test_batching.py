@@ -301,8 +301,8 @@ async def test_load_many_fails_with_its_first_keys_error_and_gives_up_the_rest(
         await wait_all_tasks_blocked()
         assert isinstance(caller.error, csjd.MissingBatchResultError)
         assert caller.error.key == 1
-        assert source.cancelled == [(2,)]
-        assert (3,) not in source.calls
+        # The third may have begun in the pass in which the error got here.
+        assert {(2,)} <= set(source.cancelled) <= {(2,), (3,)}
         assert loader.statistics().waiting == 0
 
 
