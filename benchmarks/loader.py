@@ -38,7 +38,8 @@ async def _hops() -> float:
         began = perf_counter()
         async for _ in receive:
             pass
-        return (perf_counter() - began) / _HOPS
+        taken = perf_counter() - began
+    return taken / _HOPS
 
 
 async def _wake_ups() -> float:
@@ -63,7 +64,8 @@ async def _wake_ups() -> float:
         async with trio.open_nursery() as waiters:
             for _ in range(_BATCH):
                 waiters.start_soon(wait)
-        return (perf_counter() - began) / (_BATCH * _BATCHES)
+        taken = perf_counter() - began
+    return taken / (_BATCH * _BATCHES)
 
 
 async def _fetch(keys: Sequence[int]) -> dict[int, int]:
@@ -86,7 +88,7 @@ async def _load() -> float:
                 callers.start_soon(ask, first)
         taken = perf_counter() - began
         assert loader.statistics().fetches == _BATCHES, loader.statistics()
-        return taken / (_BATCH * _BATCHES)
+    return taken / (_BATCH * _BATCHES)
 
 
 async def _load_many() -> float:
@@ -100,7 +102,7 @@ async def _load_many() -> float:
             assert await loader.load_many(keys) == list(keys)
         taken = perf_counter() - began
         assert loader.statistics().fetches == _BATCHES, loader.statistics()
-        return taken / (_BATCH * _BATCHES)
+    return taken / (_BATCH * _BATCHES)
 
 
 async def _asyncio_load(*, many: bool) -> float:

@@ -410,8 +410,7 @@ class BatchLoader(Generic[K, V]):
         with trio.move_on_at(batch.due):
             await batch.go.wait()
         if not batch.go.is_set():
-            if batch not in self._queue:  # where it is if it got full meanwhile
-                self._line_up(batch)
+            self._line_up(batch)  # keeps its place if it got full before
             await batch.go.wait()
 
     async def _call_fetch(self, batch: _Batch[K, V]) -> Mapping[K, V | BaseException]:

@@ -533,11 +533,11 @@ class TTLCache(Generic[K, V]):
         self._abandon(load)
 
     def _unlink(self, load: _Load[K, V]) -> bool:
-        """Let nobody join *load* from now on; say whether its value was still wanted here."""
+        """Let nobody join *load* from now on; say whether it might still write here."""
         if self._loads.get(load.key) is not load:
             return False
         del self._loads[load.key]
-        return not self._closed
+        return True
 
     # --- entries -----------------------------------------------------------------------
 

@@ -617,14 +617,12 @@ async def test_a_wait_given_up_binds_no_more(nursery: trio.Nursery) -> None:
         turned = trio.Event()
 
         async def a(key: str) -> str:
-            with trio.move_on_after(0) as scope:
-                scope.deadline = math.inf
-                async with trio.open_nursery() as inner:
-                    inner.start_soon(cache.get_or_load, "b", b)
-                    await wait_all_tasks_blocked()
-                    inner.cancel_scope.cancel()
+            async with trio.open_nursery() as inner:
+                inner.start_soon(cache.get_or_load, "b", b)
+                await wait_all_tasks_blocked()
+                inner.cancel_scope.cancel()
             turned.set()
-            await trio.lowlevel.checkpoint()
+            await wait_all_tasks_blocked(0.01)  # now b waits for us
             return "a"
 
         async def b(key: str) -> Any:
@@ -636,7 +634,7 @@ async def test_a_wait_given_up_binds_no_more(nursery: trio.Nursery) -> None:
         nursery.start_soon(keeper)
         await wait_all_tasks_blocked()
         nursery.start_soon(asker)
-        await wait_all_tasks_blocked(0.01)
+        await wait_all_tasks_blocked(0.05)
         assert (keeper.got, asker.got) == ("a", "a")
 
 
