@@ -362,7 +362,7 @@ async def test_a_caller_who_leaves_as_the_slot_comes_takes_the_batch_along(
         _, queued = await _start(nursery, loader.load, 1, 2)
         (batch,) = (batch for batch in loader._batches if 2 in batch.callers)
         source.gates[0].set()
-        while not batch.go.is_set():
+        while not batch.go.is_set():  # noqa: ASYNC110
             await trio.lowlevel.checkpoint()
         queued.scope.cancel()
         await wait_all_tasks_blocked()
@@ -463,7 +463,7 @@ async def test_aclose_releases_everybody_at_once_and_refuses_later_loads(
         csjd.open_batch_loader(nursery, stubborn, max_batch=1) as loader,
     ):
         for key in range(3):  # one is being fetched, two are in the queue
-            nursery.start_soon(ask, loader, key)
+            nursery.start_soon(ask, loader, key)  # noqa: ASYNC111
         await wait_all_tasks_blocked()
         await loader.aclose()
         assert released == [0, 0, 0]
@@ -512,6 +512,7 @@ async def test_leaving_closes_and_leaves_no_task() -> None:
 
 async def test_keyboard_interrupt_in_a_fetch_reaches_the_nursery() -> None:
     async def interrupt(keys: Sequence[int]) -> dict[int, int]:
+        await trio.lowlevel.checkpoint()
         raise KeyboardInterrupt
 
     async with trio.open_nursery() as outside:

@@ -165,7 +165,7 @@ def test_the_loader_does_what_the_model_does(
                         case "ask":
                             asked = Asked(argument)
                             callers.append(asked)
-                            nursery.start_soon(real.ask, loader, asked)
+                            nursery.start_soon(real.ask, loader, asked)  # noqa: ASYNC111
                             model.ask(asked)
                         case "jump":
                             clock.jump(argument)

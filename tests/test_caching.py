@@ -71,6 +71,7 @@ async def _value(key: Any) -> Any:
 
 
 async def _never(key: Any) -> Any:
+    await trio.lowlevel.checkpoint()
     raise AssertionError("a hit loads nothing")
 
 
@@ -375,6 +376,7 @@ def _depth(error: BaseException | None) -> int:
 
 async def test_a_failed_load_leaves_no_garbage_behind() -> None:
     async def fail(key: str) -> str:
+        await trio.lowlevel.checkpoint()
         raise LookupError(key)
 
     async with trio.open_nursery() as nursery, csjd.open_cache(nursery, ttl=10) as cache:
@@ -400,6 +402,7 @@ async def test_a_group_reaches_the_caller_whole(kind: Any) -> None:
     inner = ValueError(1) if kind is ExceptionGroup else SystemExit(1)
 
     async def fail(key: str) -> str:
+        await trio.lowlevel.checkpoint()
         raise kind("several", [inner])
 
     async with trio.open_nursery() as nursery, csjd.open_cache(nursery, ttl=10) as cache:
@@ -421,6 +424,7 @@ async def test_a_cancelled_out_of_nowhere_is_an_error_like_any_other() -> None:
     assert stray is not None
 
     async def fail(key: str) -> str:
+        await trio.lowlevel.checkpoint()
         assert stray is not None
         raise stray
 
@@ -441,7 +445,7 @@ async def test_a_load_that_breaks_while_nobody_waits_is_logged(
             raise ValueError("on the way out")
 
     async def break_down_inside(key: str) -> str:
-        async with trio.open_nursery() as inner:
+        async with trio.open_nursery() as inner:  # noqa: ASYNC112
             inner.start_soon(break_down, key)
         return key
 
@@ -531,7 +535,7 @@ async def test_asking_for_ones_own_key_would_deadlock(nursery: trio.Nursery) -> 
             return await cache.get_or_load(key, directly)
 
         async def from_a_child(key: str) -> Any:
-            async with trio.open_nursery() as inner:
+            async with trio.open_nursery() as inner:  # noqa: ASYNC112
                 inner.start_soon(cache.get_or_load, key, from_a_child)
 
         async def from_a_thread(key: str) -> Any:
@@ -544,7 +548,7 @@ async def test_asking_for_ones_own_key_would_deadlock(nursery: trio.Nursery) -> 
             return await cache.get_or_load(key, after_a_delete)
 
         for loader in (directly, from_a_child, from_a_thread, after_a_delete):
-            with pytest.raises((csjd.WouldDeadlockError, ExceptionGroup)) as caught:
+            with pytest.raises((csjd.WouldDeadlockError, ExceptionGroup)) as caught:  # noqa: ASYNC401
                 await cache.get_or_load("a", loader)
             error: BaseException = caught.value
             while isinstance(error, ExceptionGroup):
@@ -603,6 +607,7 @@ async def test_a_task_that_outlives_the_load_it_came_from_may_ask(nursery: trio.
             got.append(await cache.get_or_load("a", _value))
 
         async def load(key: str) -> str:
+            await trio.lowlevel.checkpoint()
             nursery.start_soon(straggle)
             return key
 
@@ -722,6 +727,7 @@ async def test_a_failed_refresh_is_logged_and_not_tried_again_at_once(
     calls = 0
 
     async def fail(key: str) -> str:
+        await trio.lowlevel.checkpoint()
         nonlocal calls
         calls += 1
         raise ValueError("source is down")
@@ -743,6 +749,7 @@ async def test_serving_stale_for_ever_retries_every_tenth_of_the_ttl(
     nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail(key: str) -> str:
+        await trio.lowlevel.checkpoint()
         raise ValueError(key)
 
     async with csjd.open_cache(nursery, ttl=10, serve_stale=math.inf) as cache:
@@ -835,7 +842,7 @@ async def test_cancelling_the_nursery_releases_callers_outside_of_it() -> None:
     source = Source()
     async with trio.open_nursery() as outside:
         async with trio.open_nursery() as nursery:
-            cache = await outside.start(_keep_open, nursery)
+            cache = await outside.start(_keep_open, nursery)  # noqa: ASYNC111
             caller = Caller(cache, "a", source)
             outside.start_soon(caller)
             await wait_all_tasks_blocked()
@@ -847,7 +854,7 @@ async def test_cancelling_the_nursery_releases_callers_outside_of_it() -> None:
         outside.cancel_scope.cancel()
 
 
-async def _keep_open(nursery: trio.Nursery, task_status: trio.TaskStatus[Cache]) -> None:
+async def _keep_open(nursery: trio.Nursery, task_status: trio.TaskStatus[Cache]) -> None:  # noqa: ASYNC114
     async with csjd.open_cache(nursery, ttl=10) as cache:
         task_status.started(cache)
         await trio.sleep_forever()
@@ -874,6 +881,7 @@ def test_ctrl_c_reaches_loaders_and_spares_the_caches_own_books() -> None:
     protected = []
 
     async def load(key: str) -> str:
+        await trio.lowlevel.checkpoint()
         protected.append(trio.lowlevel.currently_ki_protected())
         return key
 
@@ -898,7 +906,7 @@ def test_ctrl_c_reaches_loaders_and_spares_the_caches_own_books() -> None:
 
 
 async def test_get_or_load_checkpoints_on_hit_and_miss(nursery: trio.Nursery) -> None:
-    async def at_once(key: str) -> str:
+    async def at_once(key: str) -> str:  # noqa: ASYNC124
         return key
 
     async with csjd.open_cache(nursery, ttl=10) as cache:

@@ -42,7 +42,7 @@ class AttrsError(Exception):
     code: int
 
 
-class OwnGroup(ExceptionGroup[Exception]):
+class OwnGroup(ExceptionGroup[Exception]):  # noqa: ASYNC126  # a replica needs no `derive`
     pass
 
 
