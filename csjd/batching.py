@@ -462,7 +462,6 @@ class BatchLoader(Generic[K, V]):
     @trio.lowlevel.enable_ki_protection
     def _abandon(self, batch: _Batch[K, V]) -> None:
         self._batches.discard(batch)
-        self._queue.pop(batch, None)
         if self._collecting is batch:
             self._collecting = None
         batch.scope.cancel("everybody who waited for this batch gave up")
