@@ -9,6 +9,7 @@ from trio.lowlevel import enable_ki_protection
 
 from csjd._core import statistics
 from csjd._core.lanes import Worker
+from csjd._core.observers import Observers
 from csjd._model.config import Config
 from csjd._model.errors import (
     DispatcherClosedError,
@@ -31,7 +32,6 @@ from csjd._model.metrics import (
 from csjd._model.registry import Registry
 from csjd._model.retry import RetryPolicy
 from csjd._runtime.admission import Admission
-from csjd._runtime.observers import Observers
 from csjd._runtime.receipts import BatchReport, Receipt
 from csjd._runtime.scheduler import Scheduler
 from csjd._runtime.stopping import Stopping
@@ -54,7 +54,7 @@ class Dispatcher:
         observers: Iterable[Observer] = (),
         random: Random | None = None,
     ) -> None:
-        self._scheduler = Scheduler(config or Config(), Observers.of(observers), random or Random())
+        self._scheduler = Scheduler(config or Config(), Observers(observers), random or Random())
         self._admission = Admission(self._scheduler)
         self._stopping = Stopping(self._scheduler, self._admission)
         for spec in (registry or {}).values():

@@ -25,6 +25,7 @@ from csjd._core.calls import Call
 from csjd._core.deadlock import Wait, would_deadlock
 from csjd._core.entry import Entry
 from csjd._core.lanes import CancelReason, Lane, Worker, due_for_check, next_check
+from csjd._core.observers import Observers
 from csjd._core.verdict import Kind, Verdict
 from csjd._model.checks import check_name, is_integer
 from csjd._model.config import Config
@@ -58,7 +59,6 @@ from csjd._model.lifecycle import (
 from csjd._model.metrics import DeadLetter, SessionInfo, StuckHandler
 from csjd._runtime.current import enclosing_lane
 from csjd._runtime.lane import LaneTask
-from csjd._runtime.observers import Observers
 from csjd._runtime.receipts import outcome_of
 from csjd._runtime.stacks import stack_of
 
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 class Scheduler:
     """What runs in a dispatcher: started once, ended once, stopped and restarted between."""
 
-    def __init__(self, config: Config, observers: Observers, random: Random) -> None:
+    def __init__(self, config: Config, observers: Observers[Event], random: Random) -> None:
         self.config = config
         self.observers = observers
         self.random = random

@@ -29,7 +29,7 @@ from csjd.testing.threads import blocking
 _mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
 
 
-class Rude(BaseException):  # noqa: N818  rude on purpose
+class Rude(BaseException):
     """An exception that is no Exception."""
 
 

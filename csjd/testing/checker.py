@@ -113,7 +113,9 @@ class Checker:
         if seen is None or seen.started is None or seen.attempts != attempt:
             self.complain(f"handler called for {job.id} attempt {attempt}, but none is running")
         for other in self._inside:
-            if other == job.id or (job.session is not None and self._session_of(other) == job.session):
+            if other == job.id or (
+                job.session is not None and self._session_of(other) == job.session
+            ):
                 self.complain(f"{job.id} runs while the handler of {other} still does")
         self._inside[job.id] = self._inside.get(job.id, 0) + 1
 

@@ -243,9 +243,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         priority=st.integers(-1, 2),
         delay=st.sampled_from([0.0, 0.0, 0.0, 1.03, 2.53]),
     )
-    def submit(
-        self, id: str, type: str, session: str | None, priority: int, delay: float
-    ) -> None:
+    def submit(self, id: str, type: str, session: str | None, priority: int, delay: float) -> None:
         """Submit a job."""
         job = Job(
             type=type,
@@ -343,9 +341,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     )
     def hold(self, what: dict[str, str], on: bool) -> None:
         """Pause or resume everything, a type or a session."""
-        self._plain(
-            lambda: self.dispatcher.pause(**what) if on else self.dispatcher.resume(**what)
-        )
+        self._plain(lambda: self.dispatcher.pause(**what) if on else self.dispatcher.resume(**what))
 
     # --- what holds after every step -----------------------------------------------------------
 

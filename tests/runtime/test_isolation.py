@@ -1,5 +1,6 @@
 """Jobs are kept apart: what they carry, what they set, and what they leave open."""
 
+import copy
 import dataclasses
 import enum
 from collections import namedtuple
@@ -121,7 +122,7 @@ async def test_mutable_payload_and_metadata_are_each_attempts_own() -> None:
 
         @dispatcher.handler("spoil", retry=NO_WAIT)
         async def spoil(job: Job) -> None:
-            seen.append((list(job.payload), dict(job.metadata)))
+            seen.append(copy.deepcopy((job.payload, dict(job.metadata))))
             job.payload.append("spoilt by an attempt")
             job.metadata["note"].append("spoilt")
             raise ValueError
