@@ -1,0 +1,431 @@
+"""
+`FileJobStore`: a directory that keeps jobs across crashes.
+
+    LOCK                            who has it
+    snap-<number>                   everything up to that record
+    wal-<number>, wal-<number>, ... what happened since; only the last one grows
+
+Opening replays these files and then begins a new segment. It never appends to an old one
+and never trusts what it has read to be on the disk: after a failed sync the kernel may
+serve from memory what it never wrote. So whatever is not known to have been synced is
+copied into the new segment, which is synced as a whole before anything goes on.
+
+One lock guards the segment that grows. `maintain` holds it only to rotate: the long part,
+writing a snapshot of what is finished, runs beside commits.
+"""
+
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final, NoReturn
+
+import attrs
+import msgspec
+
+from csjd._model.errors import (
+    JobStoreClosedError,
+    JobStoreCorruptError,
+    JobStoreError,
+    JobStoreFullError,
+    JobStoreLockedError,
+)
+from csjd._model.storing import (
+    Accepted,
+    DeadLettered,
+    Ended,
+    Operation,
+    Recovery,
+    Requeued,
+    StoreStatistics,
+    ends_only,
+)
+from csjd._store.batches import encode_batch
+from csjd._store.compaction import compact, remove_obsolete
+from csjd._store.files import Directory, FileLayer, Lock, LockHeldError, OsFiles
+from csjd._store.framing import STORE_ID_BYTES, DamageError, NewerFormatError, RecordKind
+from csjd._store.layout import LOCK_NAME, lay_out
+from csjd._store.pacing import unpaced
+from csjd._store.replay import BadFileError, Replayed, replay
+from csjd._store.segment import (
+    Founding,
+    NoRoomError,
+    NotMadeError,
+    Segment,
+    found_segment,
+)
+from csjd._store.state import State
+from csjd._store.tail import TailState
+
+COMPACT_AT: Final = 64 << 20
+"""Bytes of log that make a compaction worth while, at least."""
+
+_MAX_SEGMENTS: Final = 16
+"""Each opening adds one, however short."""
+
+# What a full disk must still take: the end of every job. A success is 20 bytes in its
+# batch; the rest is for errors of dead letters, retries, and records around them.
+_RESERVE: Final = 256 << 10
+_RESERVE_PER_JOB: Final = 64
+
+_LIVE_CHANGE: Final[dict[type, int]] = {Accepted: 1, Requeued: 1, Ended: -1, DeadLettered: -1}
+
+_encoder: Final = msgspec.msgpack.Encoder()
+
+
+class FileJobStore:
+    """
+    A `JobStore` in a directory of its own, on a local disk.
+
+    What it acknowledges survives `kill -9` and the loss of power. Only one process at a
+    time has it; a child forked from that process cannot use it. Nothing is opened before
+    `recover()`.
+
+    Args:
+        path: The directory; made, with mode 0700, if it is missing.
+        compact_at: Bytes of log from which on it is compacted, once it is also twice as
+            large as the last snapshot.
+        files: The file layer; for tests, and for `OsFiles(network=True)`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        compact_at: int = COMPACT_AT,
+        files: FileLayer | None = None,
+    ) -> None:
+        self._path = os.fspath(path)
+        self._files: FileLayer = OsFiles() if files is None else files
+        self._compact_at = compact_at
+        self._mutex = threading.Lock()
+        self._opened: _Opened | None = None
+        self._unusable = "it is not open: call recover() first"
+        self._numbers = _Numbers()
+
+    @property
+    def path(self) -> str:
+        """Its directory, as given."""
+        return self._path
+
+    def __repr__(self) -> str:
+        """Return what would make another of the same path."""
+        return f"FileJobStore({self._path!r})"
+
+    # --- JobStore ---
+
+    def recover(self) -> Recovery:
+        """Open the store, take it for this process, and tell everything in it."""
+        with self._mutex:
+            if self._opened is not None:
+                raise JobStoreError(self._path, "recover() was called before: make another store")
+            opened, recovery = self._open()
+            self._opened, self._unusable = opened, ""
+            return recovery
+
+    def commit(self, operations: Sequence[Operation], /, *, sync: bool = True) -> None:
+        """Keep a batch of operations: all of them, or none; see `JobStore.commit`."""
+        body = encode_batch(operations)
+        change = _live_change(operations)
+        with self._mutex:
+            opened = self._usable()
+            segment, numbers = opened.segment, self._numbers
+            before = segment.end
+            reserve = 0
+            if not ends_only(operations):
+                reserve = _RESERVE + _RESERVE_PER_JOB * (opened.live + change)
+            try:
+                segment.append(RecordKind.OPERATIONS, body, sync=sync, reserve=reserve)
+            except NoRoomError as error:
+                raise JobStoreFullError(self._path, str(error)) from error
+            except BaseException as error:
+                self._fail(error)
+            opened.live += change
+            numbers.commits += 1
+            numbers.operations += len(operations)
+            numbers.syncs += sync
+            numbers.bytes_written += segment.end - before
+
+    def maintain(self) -> None:
+        """Seal an idle log, or compact a long one; beside commits."""
+        with self._mutex:
+            opened = self._usable()
+            if not self._compaction_due(opened):
+                self._seal(opened.segment, clean=False)
+                return
+            through = self._rotate(opened)
+        self._compact(opened, through)
+
+    def compact(self) -> None:
+        """
+        Compact now, however short the log is; as `maintain` otherwise.
+
+        Raises:
+            JobStoreError: It failed. The jobs are as safe as before.
+        """
+        with self._mutex:
+            opened = self._usable()
+            through = self._rotate(opened)
+        self._compact(opened, through)
+
+    def close(self) -> None:
+        """Give the store up, clean; see `JobStore.close`."""
+        self._close(clean=True)
+
+    def close_as_found(self) -> None:
+        """Close the store without saying that its jobs' owner ended well; for tools."""
+        opened = self._opened
+        self._close(clean=opened is None or opened.found_clean)
+
+    def statistics(self) -> StoreStatistics:
+        """Return the store's numbers at this moment."""
+        opened, numbers = self._opened, self._numbers
+        if opened is None:
+            return StoreStatistics()
+        return StoreStatistics(
+            commits=numbers.commits,
+            operations=numbers.operations,
+            syncs=numbers.syncs,
+            bytes_written=numbers.bytes_written,
+            log_bytes=opened.older_bytes + opened.segment.end,
+            snapshot_bytes=opened.snapshot_bytes,
+            compactions=numbers.compactions,
+            maintenance_due=not self._unusable and self._compaction_due(opened),
+            failed=opened.failed,
+        )
+
+    # --- opening and closing ---
+
+    def _open(self) -> "tuple[_Opened, Recovery]":
+        try:
+            directory = self._files.open_directory(self._path, create=True)
+        except OSError as error:
+            raise JobStoreError(self._path, f"cannot be opened: {error}") from error
+        lock: Lock | None = None
+        try:
+            lock = directory.lock(LOCK_NAME, _who_we_are(self._files.now()))
+            return self._recover_in(directory, lock)
+        except BaseException as error:
+            if lock is not None:
+                lock.release()
+            directory.close()
+            self._translate(error)
+
+    def _recover_in(self, directory: Directory, lock: Lock) -> "tuple[_Opened, Recovery]":
+        try:
+            layout = lay_out(directory.names())
+        except DamageError as damage:
+            raise BadFileError("the store", damage) from damage
+        state = State(now=self._files.now())
+        replayed = replay(directory, layout, state, unpaced())
+        if not replayed.clean:
+            state.crashed()
+        segment = self._begin_segment(directory, replayed, len(state.live))
+        remove_obsolete(directory)
+        opened = _Opened(
+            directory=directory,
+            lock=lock,
+            segment=segment,
+            store_id=replayed.store_id or b"",
+            live=len(state.live),
+            older_bytes=replayed.log_bytes,
+            snapshot_bytes=replayed.snapshot_bytes,
+            segments=len(layout.segments) + 1,
+            found_clean=replayed.clean,
+            compact_after=max(self._compact_at, 2 * replayed.snapshot_bytes),
+        )
+        return opened, _recovery(state, replayed)
+
+    def _begin_segment(self, directory: Directory, replayed: Replayed, live: int) -> Segment:
+        """Begin a new segment with whatever is not proven to be on the disk."""
+        if replayed.store_id is None:
+            replayed.store_id = self._files.entropy(STORE_ID_BYTES)
+        about = {"at": self._files.now(), "pid": os.getpid()}
+        founding = [Founding(old.kind, old.body, old.flags) for old in replayed.unproven]
+        founding.append(Founding(RecordKind.OPENED, _encoder.encode(about)))
+        return found_segment(
+            self._files,
+            directory,
+            store_id=replayed.store_id,
+            first=replayed.proven + 1,
+            founding=founding,
+            reserve=_RESERVE + _RESERVE_PER_JOB * live,
+        )
+
+    def _close(self, *, clean: bool) -> None:
+        with self._mutex:
+            opened = self._opened
+            if opened is None or opened.closed:
+                self._unusable = self._unusable or "it is closed"
+                return
+            opened.closed = True
+            try:
+                if not self._unusable and opened.lock.held():
+                    self._seal(opened.segment, clean=clean, trim=True)
+            finally:
+                self._unusable = "it is closed"
+                opened.segment.close()
+                opened.lock.release()
+                opened.directory.close()
+
+    # --- while it is open ---
+
+    def _usable(self) -> "_Opened":
+        opened = self._opened
+        if self._unusable or opened is None:
+            raise JobStoreClosedError(self._path, self._unusable)
+        if not opened.lock.held():
+            raise JobStoreClosedError(self._path, "it belongs to the process this one forked from")
+        return opened
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        """Make the store unusable, since what is on the disk is unknown; and say why."""
+        assert self._opened is not None
+        self._opened.failed = True
+        self._unusable = f"writing to it failed ({error}): reopen it"
+        if isinstance(error, OSError):
+            raise JobStoreError(self._path, self._unusable) from error
+        raise error
+
+    def _seal(self, segment: Segment, *, clean: bool, trim: bool = False) -> None:
+        """Prove to a later recovery that all there is was synced."""
+        if segment.sealed and not clean and not trim:
+            return
+        try:
+            if segment.durable < segment.number:
+                segment.sync()  # a seal vouches only for what was synced before it
+            segment.append(RecordKind.SEAL, _encoder.encode(clean), sync=False)
+            if trim:
+                segment.trim()
+            segment.sync()
+        except NoRoomError as error:
+            raise JobStoreFullError(self._path, str(error)) from error
+        except BaseException as error:
+            self._fail(error)
+        self._numbers.syncs += 1
+
+    def _rotate(self, opened: "_Opened") -> int:
+        """Go on in a new segment; return the last record's number in the old one."""
+        old = opened.segment
+        self._seal(old, clean=False, trim=True)
+        try:
+            new = found_segment(
+                self._files,
+                opened.directory,
+                store_id=opened.store_id,
+                first=old.number + 1,
+                founding=[Founding(RecordKind.ROTATED, b"")],
+                reserve=_RESERVE + _RESERVE_PER_JOB * opened.live,
+            )
+        except NotMadeError as error:
+            opened.compact_after = opened.older_bytes + old.end + self._compact_at
+            raise JobStoreError(self._path, f"no new segment: {error}") from error
+        except BaseException as error:
+            # There may be one, and a recovery would believe it rather than what we
+            # append to the old one from here on.
+            self._fail(error)
+        opened.segment = new
+        opened.older_bytes += old.end
+        opened.segments += 1
+        old.close()
+        return new.first - 1
+
+    def _compaction_due(self, opened: "_Opened") -> bool:
+        log_bytes = opened.older_bytes + opened.segment.end
+        return log_bytes > opened.compact_after or opened.segments > opened.segments_after
+
+    def _compact(self, opened: "_Opened", through: int) -> None:
+        """Replace everything up to *through* by a snapshot."""
+        try:
+            size = compact(self._files, opened.directory, through=through)
+        except BaseException as error:
+            # Try again, but not before there is more reason to.
+            opened.compact_after = opened.older_bytes + opened.segment.end + self._compact_at
+            opened.segments_after = opened.segments + _MAX_SEGMENTS
+            self._translate(error)
+        opened.snapshot_bytes = size
+        opened.older_bytes = 0
+        opened.segments = 1
+        opened.segments_after = _MAX_SEGMENTS
+        opened.compact_after = max(self._compact_at, 2 * size)
+        self._numbers.compactions += 1
+
+    def _translate(self, error: BaseException) -> NoReturn:
+        """Raise what callers know in place of what happened below."""
+        match error:
+            case LockHeldError():
+                holder = error.note or "another process"
+                raise JobStoreLockedError(self._path, "locked", holder) from None
+            case BadFileError():
+                raise JobStoreCorruptError(
+                    self._path, error.reason, error.file, error.offset
+                ) from error
+            case NewerFormatError() | OSError() | NotMadeError():
+                raise JobStoreError(self._path, str(error)) from error
+            case _:
+                raise error
+
+
+@attrs.define(eq=False, kw_only=True)
+class _Opened:
+    """What a store has while it is open."""
+
+    directory: Directory
+    lock: Lock
+    segment: Segment
+    """The one that grows."""
+    store_id: bytes
+    live: int
+    """Live jobs, for the reserve."""
+    older_bytes: int
+    """Bytes of log in the segments before it."""
+    snapshot_bytes: int
+    segments: int
+    found_clean: bool
+    compact_after: int
+    """Bytes of log from which on a compaction is due."""
+    segments_after: int = _MAX_SEGMENTS
+    failed: bool = False
+    closed: bool = False
+
+
+@attrs.define(eq=False)
+class _Numbers:
+    """What is counted."""
+
+    commits: int = 0
+    operations: int = 0
+    syncs: int = 0
+    bytes_written: int = 0
+    compactions: int = 0
+
+
+def _live_change(operations: Sequence[Operation]) -> int:
+    kinds = Counter(map(type, operations))
+    return sum(_LIVE_CHANGE.get(kind, 0) * count for kind, count in kinds.items())
+
+
+def _recovery(state: State, replayed: Replayed) -> Recovery:
+    notices: list[str] = []
+    if replayed.tail.state is TailState.TORN:
+        notices.append(
+            f"cut {replayed.tail_bytes} bytes at the end of {replayed.tail_file}, from byte "
+            f"{replayed.tail_offset}: records that a crash left unfinished, none acknowledged"
+        )
+    return Recovery(
+        live=[job for block in state.live.drain() for job in block],
+        remembered=state.remembered,
+        dead_letters=list(state.dead.values()),
+        halted=frozenset(state.halted),
+        quarantined=state.quarantined,
+        next_order=state.next_order,
+        clean=replayed.clean,
+        notices=tuple(notices),
+    )
+
+
+def _who_we_are(now: float) -> str:
+    since = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+    return f"process {os.getpid()} on {socket.gethostname()} since {since}"
