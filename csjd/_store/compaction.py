@@ -54,11 +54,11 @@ def compact(files: FileLayer, directory: Directory, *, through: int) -> int:
             directory.unlink(name + ".tmp")
         raise
     _read_back(directory, name, through, entries, pacer)
-    remove_obsolete(directory)
+    _remove_obsolete(directory)
     return size
 
 
-def remove_obsolete(directory: Directory) -> None:
+def _remove_obsolete(directory: Directory) -> None:
     """Remove the files that the newest snapshot covers, and unfinished ones."""
     layout = lay_out(directory.names())
     for name in (*layout.obsolete, *layout.temporary):

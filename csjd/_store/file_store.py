@@ -8,7 +8,8 @@
 Opening replays these files and then begins a new segment. It never appends to an old one
 and never trusts what it has read to be on the disk: after a failed sync the kernel may
 serve from memory what it never wrote. So whatever is not known to have been synced is
-copied into the new segment, which is synced as a whole before anything goes on.
+copied into the new segment, which is synced as a whole before anything goes on. The same
+holds for names: opening removes nothing.
 
 One lock guards the segment that grows. `maintain` holds it only to rotate: the long part,
 writing a snapshot of what is finished, runs beside commits.
@@ -43,7 +44,7 @@ from csjd._model.storing import (
     ends_only,
 )
 from csjd._store.batches import encode_batch
-from csjd._store.compaction import compact, remove_obsolete
+from csjd._store.compaction import compact
 from csjd._store.files import Directory, FileLayer, Lock, LockHeldError, OsFiles
 from csjd._store.framing import STORE_ID_BYTES, DamageError, NewerFormatError, RecordKind
 from csjd._store.layout import LOCK_NAME, lay_out
@@ -66,8 +67,7 @@ _MAX_SEGMENTS: Final = 16
 """Each opening adds one, however short."""
 
 # What a full disk must still take: the end of every job. A success is 20 bytes in its
-# batch; the rest is for errors of dead letters, retries, and records around them.
-_RESERVE: Final = 256 << 10
+# batch; a quarter of the layer's growth is for dead letters' errors, and for retries.
 _RESERVE_PER_JOB: Final = 64
 
 _LIVE_CHANGE: Final[dict[type, int]] = {Accepted: 1, Requeued: 1, Ended: -1, DeadLettered: -1}
@@ -135,7 +135,7 @@ class FileJobStore:
             before = segment.end
             reserve = 0
             if not ends_only(operations):
-                reserve = _RESERVE + _RESERVE_PER_JOB * (opened.live + change)
+                reserve = self._reserve(opened.live + change)
             try:
                 segment.append(RecordKind.OPERATIONS, body, sync=sync, reserve=reserve)
             except NoRoomError as error:
@@ -223,7 +223,8 @@ class FileJobStore:
         if not replayed.clean:
             state.crashed()
         segment = self._begin_segment(directory, replayed, len(state.live))
-        remove_obsolete(directory)
+        # What a crash left of a compaction stays for the next one: the snapshot's own name
+        # may not be on the disk yet, as that of anything whose sync may have failed.
         opened = _Opened(
             directory=directory,
             lock=lock,
@@ -235,23 +236,28 @@ class FileJobStore:
             segments=len(layout.segments) + 1,
             found_clean=replayed.clean,
             compact_after=max(self._compact_at, 2 * replayed.snapshot_bytes),
+            segments_after=0 if layout.obsolete else _MAX_SEGMENTS,
         )
         return opened, _recovery(state, replayed)
 
     def _begin_segment(self, directory: Directory, replayed: Replayed, live: int) -> Segment:
-        """Begin a new segment with whatever is not proven to be on the disk."""
+        """
+        Begin a new segment with whatever is not known to be on the disk.
+
+        If not even the last segment's name is known to be, this takes its name and place.
+        """
         if replayed.store_id is None:
             replayed.store_id = self._files.entropy(STORE_ID_BYTES)
         about = {"at": self._files.now(), "pid": os.getpid()}
-        founding = [Founding(old.kind, old.body, old.flags) for old in replayed.unproven]
+        founding = [Founding(old.kind, old.body, old.flags) for old in replayed.unsettled]
         founding.append(Founding(RecordKind.OPENED, _encoder.encode(about)))
         return found_segment(
             self._files,
             directory,
             store_id=replayed.store_id,
-            first=replayed.proven + 1,
+            first=replayed.settled + 1,
             founding=founding,
-            reserve=_RESERVE + _RESERVE_PER_JOB * live,
+            reserve=self._reserve(live),
         )
 
     def _close(self, *, clean: bool) -> None:
@@ -279,6 +285,10 @@ class FileJobStore:
         if not opened.lock.held():
             raise JobStoreClosedError(self._path, "it belongs to the process this one forked from")
         return opened
+
+    def _reserve(self, live: int) -> int:
+        """Return how much room must stay free for what a full disk still has to take."""
+        return self._files.growth // 4 + _RESERVE_PER_JOB * live
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Make the store unusable, since what is on the disk is unknown; and say why."""
@@ -317,7 +327,7 @@ class FileJobStore:
                 store_id=opened.store_id,
                 first=old.number + 1,
                 founding=[Founding(RecordKind.ROTATED, b"")],
-                reserve=_RESERVE + _RESERVE_PER_JOB * opened.live,
+                reserve=self._reserve(opened.live),
             )
         except NotMadeError as error:
             opened.compact_after = opened.older_bytes + old.end + self._compact_at

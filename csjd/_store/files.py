@@ -113,6 +113,11 @@ class Directory(Protocol):
 class FileLayer(Protocol):
     """Where directories, time and randomness come from."""
 
+    @property
+    def growth(self) -> int:
+        """Bytes of room a segment allocates at a time; a quarter is kept in reserve."""
+        ...
+
     def open_directory(self, path: str, *, create: bool) -> Directory:
         """Open a directory; make it (0700), and what leads to it, if it is missing."""
         ...
@@ -251,6 +256,8 @@ class OsFiles:
 
     network: bool = False
     """Whether a network file system will do; its promises are the caller's to check."""
+    growth: int = 1 << 20
+    """Bytes of room a segment allocates at a time: rarely, yet little for an idle store."""
 
     def open_directory(self, path: str, *, create: bool) -> Directory:
         """

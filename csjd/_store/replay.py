@@ -55,9 +55,9 @@ class Replayed:
     """None: the store is new."""
     number: int = 0
     """The last sound record's."""
-    proven: int = 0
-    """The highest number known to be synced."""
-    unproven: deque[Record] = attrs.field(factory=deque)
+    settled: int = 0
+    """The highest number known to be synced, in a file whose name is known to be, too."""
+    unsettled: deque[Record] = attrs.field(factory=deque)
     """The sound records after that."""
     clean: bool = True
     """Whether the last owner closed the store."""
@@ -129,7 +129,7 @@ def _replay_snapshot(
         file.close()
     state.next_order = footer.next_order
     result.store_id = header.store_id
-    result.number = result.proven = through
+    result.number = result.settled = through
     result.snapshot_bytes = size
 
 
@@ -158,10 +158,8 @@ def _replay_records(
     file: File, header: Header, limit: int | None, state: State, pacer: Pacer, result: Replayed
 ) -> int:
     """Apply a segment's records; return where the last one that counts ends."""
-    # That this file exists says that everything before it was synced, and all it was
-    # founded with.
-    result.proven = max(result.proven, header.founded, header.first - 1)
-    result.unproven.clear()
+    result.settled = header.first - 1  # else this file would not have been begun
+    result.unsettled.clear()
     covered, end = result.number, HEADER_BYTES
     result.number = header.first - 1
     for record in sound_records(file, HEADER_BYTES, header.first, header.seed):
@@ -170,10 +168,13 @@ def _replay_records(
         if record.number > covered:
             _apply(record, state, pacer, result)
         result.number, end = record.number, record.end
-        result.proven = max(result.proven, record.durable)
-        result.unproven.append(record)
-        while result.unproven and result.unproven[0].number <= result.proven:
-            result.unproven.popleft()
+        # What a segment was founded with is on the disk, but its name may not be: the
+        # sync of the directory may have failed. Only then is nothing ever appended.
+        founded = header.founded if record.number > header.founded else 0
+        result.settled = max(result.settled, record.durable, founded)
+        result.unsettled.append(record)
+        while result.unsettled and result.unsettled[0].number <= result.settled:
+            result.unsettled.popleft()
     result.log_bytes += end
     return end
 
@@ -219,7 +220,8 @@ def _end_segment(
             raise BadFileError(name, DamageError(f"record {result.number + 1} is unreadable", end))
         return
     rest = file.read(end, file.size() - end)
-    tail = judge_tail(rest, missing=result.number + 1, proven=result.proven, seed=header.seed)
+    proven = max(result.settled, header.founded)
+    tail = judge_tail(rest, missing=result.number + 1, proven=proven, seed=header.seed)
     if tail.state is TailState.ROTTEN:
         reason = f"record {result.number + 1} is unreadable, and was synced"
         raise BadFileError(name, DamageError(reason, end))

@@ -12,7 +12,6 @@ a batch that adds jobs must leave `reserve` bytes of the allocated room untouche
 
 import contextlib
 from collections.abc import Sequence
-from typing import Final
 
 import attrs
 
@@ -25,9 +24,6 @@ from csjd._store.framing import (
     RecordKind,
     pack_record,
 )
-
-GROWTH: Final = 1 << 20
-"""Bytes of room allocated at a time."""
 
 
 class NoRoomError(Exception):
@@ -68,6 +64,8 @@ class Segment:
     """Bytes used."""
     _allocated: int
     """Bytes with room on disk."""
+    _growth: int
+    """Bytes of room to allocate at a time."""
     sealed: bool = False
     """Whether the last record is a seal."""
 
@@ -124,13 +122,13 @@ class Segment:
             return
         missing = end + reserve - self._allocated
         try:
-            self._file.allocate(self._allocated, missing + GROWTH)
+            self._file.allocate(self._allocated, missing + self._growth)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
             self._make_little_room(end, reserve, missing)
         else:
-            self._allocated += missing + GROWTH
+            self._allocated += missing + self._growth
 
     def _make_little_room(self, end: int, reserve: int, missing: int) -> None:
         """Allocate what is needed and no more; or use what there is, if that is allowed."""
@@ -182,7 +180,7 @@ def found_segment(
         salt=files.entropy(SALT_BYTES),
     )
     name = segment_name(first)
-    segment = _make_beside(directory, name + ".tmp", header, founding, reserve)
+    segment = _make_beside(files, directory, name + ".tmp", header, founding, reserve)
     try:
         directory.rename(name + ".tmp", name)
         directory.sync()
@@ -193,7 +191,12 @@ def found_segment(
 
 
 def _make_beside(
-    directory: Directory, name: str, header: Header, founding: Sequence[Founding], reserve: int
+    files: FileLayer,
+    directory: Directory,
+    name: str,
+    header: Header,
+    founding: Sequence[Founding],
+    reserve: int,
 ) -> Segment:
     try:
         file = directory.create(name)
@@ -201,7 +204,7 @@ def _make_beside(
         raise NotMadeError(str(error)) from error
     try:
         end = _fill(file, header, founding)
-        allocated = _allocate_ahead(file, end, reserve)
+        allocated = _allocate_ahead(file, end, reserve + files.growth)
         file.sync()
     except OSError as error:
         file.close()
@@ -217,6 +220,7 @@ def _make_beside(
         durable=last,
         end=end,
         allocated=allocated,
+        growth=files.growth,
     )
 
 
@@ -238,12 +242,12 @@ def _fill(file: File, header: Header, founding: Sequence[Founding]) -> int:
     return end
 
 
-def _allocate_ahead(file: File, end: int, reserve: int) -> int:
+def _allocate_ahead(file: File, end: int, count: int) -> int:
     """Allocate room if there is any; without it the segment still serves what fits."""
     try:
-        file.allocate(end, reserve + GROWTH)
+        file.allocate(end, count)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
         return end
-    return end + reserve + GROWTH
+    return end + count
