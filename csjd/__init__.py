@@ -19,6 +19,7 @@ from csjd._model.errors import (
     JobStoreClosedError as JobStoreClosedError,
     JobStoreCorruptError as JobStoreCorruptError,
     JobStoreError as JobStoreError,
+    JobStoreFullError as JobStoreFullError,
     JobStoreLockedError as JobStoreLockedError,
     MissingBatchResultError as MissingBatchResultError,
     PermanentError as PermanentError,
@@ -46,3 +47,5 @@ from csjd._model.outcome import (
     TimedOut as TimedOut,
 )
 from csjd._model.retry import Retry as Retry, RetryPolicy as RetryPolicy
+from csjd._model.storing import JobStore as JobStore
+from csjd._store.file_store import FileJobStore as FileJobStore

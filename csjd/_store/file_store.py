@@ -28,7 +28,6 @@ import msgspec
 
 from csjd._model.errors import (
     JobStoreClosedError,
-    JobStoreCorruptError,
     JobStoreError,
     JobStoreFullError,
     JobStoreLockedError,
@@ -46,10 +45,10 @@ from csjd._model.storing import (
 from csjd._store.batches import encode_batch
 from csjd._store.compaction import compact
 from csjd._store.files import Directory, FileLayer, Lock, LockHeldError, OsFiles
-from csjd._store.framing import STORE_ID_BYTES, DamageError, NewerFormatError, RecordKind
-from csjd._store.layout import LOCK_NAME, lay_out
-from csjd._store.pacing import unpaced
-from csjd._store.replay import BadFileError, Replayed, replay
+from csjd._store.framing import STORE_ID_BYTES, NewerFormatError, RecordKind
+from csjd._store.layout import LOCK_NAME
+from csjd._store.recovery import corrupt_error, load, to_recovery
+from csjd._store.replay import BadFileError, Replayed
 from csjd._store.segment import (
     Founding,
     NoRoomError,
@@ -57,8 +56,6 @@ from csjd._store.segment import (
     Segment,
     found_segment,
 )
-from csjd._store.state import State
-from csjd._store.tail import TailState
 
 COMPACT_AT: Final = 64 << 20
 """Bytes of log that make a compaction worth while, at least."""
@@ -214,14 +211,7 @@ class FileJobStore:
             self._translate(error)
 
     def _recover_in(self, directory: Directory, lock: Lock) -> "tuple[_Opened, Recovery]":
-        try:
-            layout = lay_out(directory.names())
-        except DamageError as damage:
-            raise BadFileError("the store", damage) from damage
-        state = State(now=self._files.now())
-        replayed = replay(directory, layout, state, unpaced())
-        if not replayed.clean:
-            state.crashed()
+        state, replayed, layout = load(directory, self._files.now())
         segment = self._begin_segment(directory, replayed, len(state.live))
         # What a crash left of a compaction stays for the next one: the snapshot's own name
         # may not be on the disk yet, as that of anything whose sync may have failed.
@@ -238,7 +228,7 @@ class FileJobStore:
             compact_after=max(self._compact_at, 2 * replayed.snapshot_bytes),
             segments_after=0 if layout.obsolete else _MAX_SEGMENTS,
         )
-        return opened, _recovery(state, replayed)
+        return opened, to_recovery(state, replayed)
 
     def _begin_segment(self, directory: Directory, replayed: Replayed, live: int) -> Segment:
         """
@@ -369,9 +359,7 @@ class FileJobStore:
                 holder = error.note or "another process"
                 raise JobStoreLockedError(self._path, "locked", holder) from None
             case BadFileError():
-                raise JobStoreCorruptError(
-                    self._path, error.reason, error.file, error.offset
-                ) from error
+                raise corrupt_error(self._path, error) from error
             case NewerFormatError() | OSError() | NotMadeError():
                 raise JobStoreError(self._path, str(error)) from error
             case _:
@@ -415,25 +403,6 @@ class _Numbers:
 def _live_change(operations: Sequence[Operation]) -> int:
     kinds = Counter(map(type, operations))
     return sum(_LIVE_CHANGE.get(kind, 0) * count for kind, count in kinds.items())
-
-
-def _recovery(state: State, replayed: Replayed) -> Recovery:
-    notices: list[str] = []
-    if replayed.tail.state is TailState.TORN:
-        notices.append(
-            f"cut {replayed.tail_bytes} bytes at the end of {replayed.tail_file}, from byte "
-            f"{replayed.tail_offset}: records that a crash left unfinished, none acknowledged"
-        )
-    return Recovery(
-        live=[job for block in state.live.drain() for job in block],
-        remembered=state.remembered,
-        dead_letters=list(state.dead.values()),
-        halted=frozenset(state.halted),
-        quarantined=state.quarantined,
-        next_order=state.next_order,
-        clean=replayed.clean,
-        notices=tuple(notices),
-    )
 
 
 def _who_we_are(now: float) -> str:

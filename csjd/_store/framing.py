@@ -253,6 +253,20 @@ def sound_records(source: Source, offset: int, number: int, seed: int) -> Iterat
         number += 1
 
 
+def record_at(data: bytes, offset: int, seed: int) -> Record | None:
+    """Return the record that begins at *offset*, whatever its number, if it is sound."""
+    if len(data) - offset < RECORD_BYTES:
+        return None
+    mark, checksum, length, number, durable, kind, flags = _RECORD.unpack_from(data, offset)
+    whole = RECORD_BYTES + length
+    if mark != MARK or whole > len(data) - offset:
+        return None
+    covered = memoryview(data)[offset + _COVERED_FROM : offset + whole]
+    if zlib.crc32(covered, seed) != checksum:
+        return None
+    return Record(number, durable, kind, flags, bytes(covered[_COVERED.size :]), offset)
+
+
 def claims_of_durability(data: bytes, seed: int, number: int) -> Iterator[int]:
     """
     Yield where in *data* a sound record says that record *number* was synced before it.

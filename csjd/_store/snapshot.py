@@ -19,7 +19,7 @@ from csjd._store.batches import (
     decode_entries,
     encode_entries,
 )
-from csjd._store.files import Directory, File, FileLayer, write_all
+from csjd._store.files import Directory, FileLayer, write_all
 from csjd._store.framing import (
     HEADER_BYTES,
     SALT_BYTES,
@@ -27,10 +27,14 @@ from csjd._store.framing import (
     FileKind,
     Header,
     RecordKind,
+    Source,
     pack_record,
     sound_records,
 )
 from csjd._store.pacing import Pacer
+
+# One sync of a large file at its end would hold up the log's own syncs behind it.
+_SYNC_EVERY: Final = 4 << 20
 
 _footer_encoder: Final = msgspec.msgpack.Encoder()
 _footer_decoder: Final = msgspec.msgpack.Decoder(Footer)
@@ -71,7 +75,7 @@ def write_snapshot(
         )
         write_all(file.write, header.pack(), 0)
         end = HEADER_BYTES
-        count = number = 0
+        count = number = synced = 0
         for piece in entries:
             number, count = number + 1, count + len(piece)
             data = pack_record(
@@ -79,6 +83,9 @@ def write_snapshot(
             )
             write_all(file.write, data, end)
             end += len(data)
+            if end - synced > _SYNC_EVERY:
+                file.sync()
+                synced = end
             pacer(len(piece))
         footer = _footer_encoder.encode(Footer(count, next_order))
         data = pack_record(number + 1, 0, RecordKind.FOOTER, footer, seed=header.seed)
@@ -93,7 +100,7 @@ def write_snapshot(
 
 
 def read_snapshot(
-    file: File,
+    file: Source,
     header: Header,
     take: Callable[[Entry | Broken | Foreign], None],
     pacer: Pacer,

@@ -75,6 +75,10 @@ class JobTable:
             del self._blocks[order >> _BLOCK_BITS]
         return job
 
+    def highest(self) -> int:
+        """Return the highest order of a job; 0 if there is none."""
+        return max(self._blocks[max(self._blocks)]) if self._blocks else 0
+
     def drain(self) -> Iterator[list[LiveJob]]:
         """Yield the jobs in blocks, in order, and forget each block as the next is asked for."""
         for number in sorted(self._blocks):

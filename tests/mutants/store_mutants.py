@@ -21,6 +21,7 @@ from csjd._store import (
     file_store,
     framing,
     lock,
+    recovery as recovering,
     replay,
     segment,
     snapshot,
@@ -462,8 +463,8 @@ def opening_removes_what_a_snapshot_covers(patch: pytest.MonkeyPatch) -> None:
 
 
 def changed_recovery(patch: pytest.MonkeyPatch, change: Callable[[Recovery], Recovery]) -> None:
-    recovery = file_store._recovery
-    patch.setattr(file_store, "_recovery", lambda *args: change(recovery(*args)))
+    original = recovering.to_recovery
+    patch.setattr(file_store, "to_recovery", lambda *args: change(original(*args)))
 
 
 @mutant
