@@ -8,6 +8,7 @@ import contextlib
 import errno
 import random
 from collections.abc import Callable
+from typing import overload
 
 import attrs
 
@@ -345,6 +346,12 @@ def recovered(disk: Disk) -> Summary | None:
     return summarize(recovery)
 
 
+@overload
+def without_crashes(summary: Summary) -> Summary: ...
+@overload
+def without_crashes(summary: None) -> None: ...
+@overload
+def without_crashes(summary: Summary | None) -> Summary | None: ...
 def without_crashes(summary: Summary | None) -> Summary | None:
     """Return a summary that does not say how often jobs crashed."""
     if summary is None:

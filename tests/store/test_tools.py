@@ -14,7 +14,7 @@ from csjd._store.file_store import FileJobStore
 from csjd._store.salvage import salvage
 from csjd.cli import main
 from csjd.testing.simfs import SimFs
-from csjd.testing.stores import accepted, summarize
+from csjd.testing.stores import Summary, accepted, summarize
 from tests.store.battery import NOW, Disk, make_disk, open_store, without_crashes
 from tests.store.conftest import Report
 
@@ -33,13 +33,13 @@ def damage(disk: Disk, name: str, at: int) -> Disk:
 
 
 @pytest.fixture(scope="module")
-def sealed() -> tuple[Disk, list[object]]:
+def sealed() -> tuple[Disk, list[Summary]]:
     disk, summaries = make_disk(11, close=True)
     return disk, [without_crashes(summary) for summary in summaries]
 
 
 def test_verify_tells_clean_torn_and_corrupt(
-    tmp_path: Path, sealed: tuple[Disk, object], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, sealed: tuple[Disk, list[Summary]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     disk, _ = sealed
     last = max(disk)
@@ -61,7 +61,7 @@ def test_verify_tells_clean_torn_and_corrupt(
 
 
 def test_verify_reports_every_flipped_bit_of_a_sealed_store(
-    sealed: tuple[Disk, object], report: Report
+    sealed: tuple[Disk, list[Summary]], report: Report
 ) -> None:
     disk, _ = sealed
     flips = 0
@@ -77,7 +77,7 @@ def test_verify_reports_every_flipped_bit_of_a_sealed_store(
 
 def test_export_and_import_keep_everything(
     tmp_path: Path,
-    sealed: tuple[Disk, list[object]],
+    sealed: tuple[Disk, list[Summary]],
     capfdbinary: pytest.CaptureFixture[bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -90,13 +90,15 @@ def test_export_and_import_keep_everything(
     store = FileJobStore(copy)
     recovery = store.recover()
     store.close()
-    assert without_crashes(summarize(recovery)) == summaries[-1]
+    expected = list(summaries[-1])
+    expected[1] = ()  # the duplicate windows of a disk made in 2023 have ended
+    assert list(without_crashes(summarize(recovery))) == expected
     assert recovery.clean
     with pytest.raises(JobStoreError, match="already"):
         stores.import_lines(lines.splitlines(), str(copy))
 
 
-def test_half_an_export_is_refused(sealed: tuple[Disk, object]) -> None:
+def test_half_an_export_is_refused(sealed: tuple[Disk, list[Summary]]) -> None:
     disk, _ = sealed
     lines = list(stores.export_lines("sim", files=SimFs(disk, time=NOW)))
     target = SimFs(time=NOW)
@@ -107,7 +109,7 @@ def test_half_an_export_is_refused(sealed: tuple[Disk, object]) -> None:
 
 
 def test_import_that_a_crash_cut_short_is_never_an_empty_store(
-    sealed: tuple[Disk, list[object]], report: Report
+    sealed: tuple[Disk, list[Summary]], report: Report
 ) -> None:
     disk, summaries = sealed
     lines = list(stores.export_lines("sim", files=SimFs(disk, time=NOW)))
@@ -184,7 +186,7 @@ def test_runs_as_a_module(tmp_path: Path) -> None:
 # --- salvage ---------------------------------------------------------------------------
 
 
-def test_salvage_of_a_sound_store_loses_nothing(sealed: tuple[Disk, list[object]]) -> None:
+def test_salvage_of_a_sound_store_loses_nothing(sealed: tuple[Disk, list[Summary]]) -> None:
     disk, summaries = sealed
     target = SimFs(time=NOW)
     saved = salvage("sim", "out", files=SimFsPair(disk, target))
