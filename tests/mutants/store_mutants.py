@@ -1,8 +1,9 @@
 """
 Bugs that stores have had, planted into ours one at a time.
 
-Each is a change of one named decision. `tests/store/test_mutants.py` runs a short battery
-against each of them; one that survives means the battery is too weak.
+Each is a change of one named decision, and names the check of the short battery in
+`tests/store/test_mutants.py` that must find it. One that survives means that the check
+has become too weak.
 """
 
 import fcntl
@@ -35,14 +36,26 @@ from csjd._store.segment import NotMadeError, Segment
 from csjd._store.state import State
 from csjd._store.tail import Tail, TailState
 
-Mutant = Callable[[pytest.MonkeyPatch], None]
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+@attrs.frozen
+class Mutant:
+    """A planted bug, and the check of the battery that must find it."""
+
+    plant: Plant
+    killer: str
+
 
 STORE_MUTANTS: Final[dict[str, Mutant]] = {}
 
 
-def mutant(plant: Mutant) -> Mutant:
-    STORE_MUTANTS[plant.__name__] = plant
-    return plant
+def mutant(killer: str) -> Callable[[Plant], Plant]:
+    def keep(plant: Plant) -> Plant:
+        STORE_MUTANTS[plant.__name__] = Mutant(plant, f"check_{killer}")
+        return plant
+
+    return keep
 
 
 class Proxy:
@@ -82,7 +95,7 @@ def without_file_sync(directory: Any) -> Any:
 # --- acknowledging -----------------------------------------------------------------------
 
 
-@mutant
+@mutant("full_disk")
 def commit_does_not_sync(patch: pytest.MonkeyPatch) -> None:
     append = Segment.append
 
@@ -92,7 +105,7 @@ def commit_does_not_sync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Segment, "append", unsynced)
 
 
-@mutant
+@mutant("full_disk")
 def sync_is_forgotten_but_believed(patch: pytest.MonkeyPatch) -> None:
     def sync(self: Segment) -> None:
         self.durable = self.number
@@ -100,7 +113,7 @@ def sync_is_forgotten_but_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Segment, "sync", sync)
 
 
-@mutant
+@mutant("crash_states")
 def records_claim_what_is_not_synced_yet(patch: pytest.MonkeyPatch) -> None:
     pack = framing.pack_record
 
@@ -110,7 +123,7 @@ def records_claim_what_is_not_synced_yet(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(segment, "pack_record", early)
 
 
-@mutant
+@mutant("crash_states")
 def seal_vouches_for_what_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     seal = FileJobStore._seal
 
@@ -121,7 +134,7 @@ def seal_vouches_for_what_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FileJobStore, "_seal", hasty)
 
 
-@mutant
+@mutant("crash_states")
 def batch_is_written_in_pieces(patch: pytest.MonkeyPatch) -> None:
     commit = FileJobStore.commit
 
@@ -134,7 +147,7 @@ def batch_is_written_in_pieces(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FileJobStore, "commit", piecemeal)
 
 
-@mutant
+@mutant("conformance")
 def short_write_is_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(segment, "write_all", lambda write, data, offset: write(data, offset))
 
@@ -142,7 +155,7 @@ def short_write_is_believed(patch: pytest.MonkeyPatch) -> None:
 # --- failing disks -----------------------------------------------------------------------
 
 
-@mutant
+@mutant("faults")
 def failed_sync_is_tried_again(patch: pytest.MonkeyPatch) -> None:
     sync = Segment.sync
 
@@ -155,7 +168,7 @@ def failed_sync_is_tried_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Segment, "sync", stubborn)
 
 
-@mutant
+@mutant("faults")
 def failed_sync_is_swallowed(patch: pytest.MonkeyPatch) -> None:
     sync = Segment.sync
 
@@ -168,7 +181,7 @@ def failed_sync_is_swallowed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Segment, "sync", deaf)
 
 
-@mutant
+@mutant("faults")
 def failure_does_not_last(patch: pytest.MonkeyPatch) -> None:
     def forgetful(self: FileJobStore, error: BaseException) -> None:
         raise JobStoreError(self.path, str(error)) from error
@@ -176,7 +189,7 @@ def failure_does_not_last(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FileJobStore, "_fail", forgetful)
 
 
-@mutant
+@mutant("faults")
 def failed_rotation_goes_on_in_the_old_segment(patch: pytest.MonkeyPatch) -> None:
     found = segment.found_segment
 
@@ -189,12 +202,12 @@ def failed_rotation_goes_on_in_the_old_segment(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(file_store, "found_segment", careless)
 
 
-@mutant
+@mutant("full_disk")
 def full_disk_has_no_reserve(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FileJobStore, "_reserve", lambda self, live: 0)
 
 
-@mutant
+@mutant("full_disk")
 def full_disk_refuses_ends_too(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(file_store, "ends_only", lambda operations: False)
 
@@ -202,7 +215,7 @@ def full_disk_refuses_ends_too(patch: pytest.MonkeyPatch) -> None:
 # --- making files ------------------------------------------------------------------------
 
 
-@mutant
+@mutant("crash_states")
 def segment_is_written_in_place(patch: pytest.MonkeyPatch) -> None:
     found = segment.found_segment
 
@@ -215,7 +228,7 @@ def segment_is_written_in_place(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(file_store, "found_segment", in_place)
 
 
-@mutant
+@mutant("crash_states")
 def segment_is_not_synced_before_its_name(patch: pytest.MonkeyPatch) -> None:
     found = segment.found_segment
     patch.setattr(
@@ -225,7 +238,7 @@ def segment_is_not_synced_before_its_name(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@mutant
+@mutant("crash_states")
 def segment_name_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     found = segment.found_segment
     patch.setattr(
@@ -235,7 +248,7 @@ def segment_name_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@mutant
+@mutant("crash_states")
 def snapshot_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     write = snapshot.write_snapshot
     patch.setattr(
@@ -245,7 +258,7 @@ def snapshot_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@mutant
+@mutant("crash_states")
 def snapshot_name_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     write = snapshot.write_snapshot
     patch.setattr(
@@ -255,7 +268,7 @@ def snapshot_name_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@mutant
+@mutant("crash_states")
 def old_files_go_before_the_snapshot_is_there(patch: pytest.MonkeyPatch) -> None:
     write = snapshot.write_snapshot
 
@@ -269,7 +282,7 @@ def old_files_go_before_the_snapshot_is_there(patch: pytest.MonkeyPatch) -> None
     patch.setattr(compaction, "write_snapshot", eager)
 
 
-@mutant
+@mutant("read_back")
 def snapshot_is_not_read_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(compaction, "_read_back", nothing)
 
@@ -287,32 +300,32 @@ def forgetting(patch: pytest.MonkeyPatch, forget: Callable[[State], None]) -> No
     patch.setattr(State, "drain", drained)
 
 
-@mutant
+@mutant("conformance")
 def compaction_forgets_dead_letters(patch: pytest.MonkeyPatch) -> None:
     forgetting(patch, lambda state: state.dead.clear())
 
 
-@mutant
+@mutant("conformance")
 def compaction_forgets_duplicate_windows(patch: pytest.MonkeyPatch) -> None:
     forgetting(patch, lambda state: state.remembered.clear())
 
 
-@mutant
+@mutant("conformance")
 def compaction_forgets_halted_sessions(patch: pytest.MonkeyPatch) -> None:
     forgetting(patch, lambda state: state.halted.clear())
 
 
-@mutant
+@mutant("single_promises")
 def compaction_forgets_what_runs(patch: pytest.MonkeyPatch) -> None:
     forgetting(patch, State.interrupted)
 
 
-@mutant
+@mutant("single_promises")
 def compaction_forgets_quarantine(patch: pytest.MonkeyPatch) -> None:
     forgetting(patch, lambda state: state.quarantined.clear())
 
 
-@mutant
+@mutant("crash_states")
 def compaction_forgets_the_next_order(patch: pytest.MonkeyPatch) -> None:
     write = snapshot.write_snapshot
     patch.setattr(
@@ -325,17 +338,17 @@ def compaction_forgets_the_next_order(patch: pytest.MonkeyPatch) -> None:
 # --- reading -----------------------------------------------------------------------------
 
 
-@mutant
+@mutant("damage")
 def checksums_are_not_checked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(framing, "zlib", SimpleNamespace(crc32=lambda *_: 0))
 
 
-@mutant
+@mutant("foreign_bytes")
 def checksums_have_no_salt(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Header, "seed", property(lambda self: 0))
 
 
-@mutant
+@mutant("misplaced_records")
 def numbers_are_not_checked(patch: pytest.MonkeyPatch) -> None:
     sound = framing.sound_records
 
@@ -354,7 +367,7 @@ def numbers_are_not_checked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replay, "sound_records", any_number)
 
 
-@mutant
+@mutant("misplaced_records")
 def file_names_are_not_checked(patch: pytest.MonkeyPatch) -> None:
     def credulous(directory: Any, name: str, file: Any, kind: Any, first: int) -> Header:
         try:
@@ -365,12 +378,12 @@ def file_names_are_not_checked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replay, "read_header", credulous)
 
 
-@mutant
+@mutant("damage")
 def bad_tail_is_always_torn(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replay, "judge_tail", lambda rest, **_: Tail(TailState.TORN))
 
 
-@mutant
+@mutant("crash_states")
 def any_record_after_a_hole_is_damage(patch: pytest.MonkeyPatch) -> None:
     judge = tail.judge_tail
 
@@ -386,7 +399,7 @@ def any_record_after_a_hole_is_damage(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replay, "judge_tail", strict)
 
 
-@mutant
+@mutant("damage")
 def snapshot_needs_no_footer(patch: pytest.MonkeyPatch) -> None:
     read = snapshot.read_snapshot
 
@@ -399,12 +412,12 @@ def snapshot_needs_no_footer(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replay, "read_snapshot", credulous)
 
 
-@mutant
+@mutant("single_promises")
 def broken_items_are_dropped(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(state._APPLY, Broken, nothing)
 
 
-@mutant
+@mutant("single_promises")
 def unknown_items_are_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batches, "FIRST_IGNORABLE", 0)
 
@@ -412,7 +425,7 @@ def unknown_items_are_ignored(patch: pytest.MonkeyPatch) -> None:
 # --- recovering --------------------------------------------------------------------------
 
 
-@mutant
+@mutant("crash_states")
 def unsynced_records_are_not_copied_forward(patch: pytest.MonkeyPatch) -> None:
     begin = FileJobStore._begin_segment
 
@@ -423,7 +436,7 @@ def unsynced_records_are_not_copied_forward(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FileJobStore, "_begin_segment", empty_handed)
 
 
-@mutant
+@mutant("faults")
 def unsynced_records_are_believed_to_be_on_disk(patch: pytest.MonkeyPatch) -> None:
     begin = FileJobStore._begin_segment
 
@@ -435,7 +448,7 @@ def unsynced_records_are_believed_to_be_on_disk(patch: pytest.MonkeyPatch) -> No
     patch.setattr(FileJobStore, "_begin_segment", trusting)
 
 
-@mutant
+@mutant("faults")
 def names_seen_are_believed_to_be_on_disk(patch: pytest.MonkeyPatch) -> None:
     records = replay._replay_records
 
@@ -450,7 +463,7 @@ def names_seen_are_believed_to_be_on_disk(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replay, "_replay_records", trusting)
 
 
-@mutant
+@mutant("faults")
 def opening_removes_what_a_snapshot_covers(patch: pytest.MonkeyPatch) -> None:
     recover = FileJobStore._recover_in
 
@@ -467,7 +480,7 @@ def changed_recovery(patch: pytest.MonkeyPatch, change: Callable[[Recovery], Rec
     patch.setattr(file_store, "to_recovery", lambda *args: change(original(*args)))
 
 
-@mutant
+@mutant("conformance")
 def jobs_come_back_by_id(patch: pytest.MonkeyPatch) -> None:
     changed_recovery(
         patch,
@@ -477,7 +490,7 @@ def jobs_come_back_by_id(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@mutant
+@mutant("crash_states")
 def orders_are_used_again(patch: pytest.MonkeyPatch) -> None:
     changed_recovery(
         patch,
@@ -487,22 +500,22 @@ def orders_are_used_again(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@mutant
+@mutant("conformance")
 def duplicate_windows_end_with_the_process(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(State, "_remember", nothing)
 
 
-@mutant
+@mutant("single_promises")
 def crashes_are_not_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(State, "crashed", State.interrupted)
 
 
-@mutant
+@mutant("conformance")
 def clean_close_counts_as_a_crash(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replay, "_says_clean", lambda body: False)
 
 
-@mutant
+@mutant("crash_states")
 def one_crash_counts_again_and_again(patch: pytest.MonkeyPatch) -> None:
     crashed = State.crashed
 
@@ -514,12 +527,12 @@ def one_crash_counts_again_and_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(State, "crashed", repeated)
 
 
-@mutant
+@mutant("real_lock")
 def lock_is_not_taken(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(fcntl, "flock", nothing)
 
 
-@mutant
+@mutant("real_lock")
 def forked_child_keeps_the_lock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lock.FlockLock, "held", lambda self: True)
     patch.setattr(lock, "_held", set())

@@ -7,6 +7,9 @@ after each promise, `<batches so far>`, so that its parent knows what must be th
 
 import random
 import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
 
 from csjd._store.file_store import FileJobStore
 from csjd.testing.stores import StoreModel, random_batch
@@ -26,20 +29,29 @@ def history(seed: int, batches: int) -> list[StoreModel]:
     return models
 
 
+def serve(path: Path, seed: int, batches: int, parent: "Connection[bytes, object]") -> None:
+    """Do the same as a forked child, and tell the parent through a pipe."""
+    work(str(path), seed, batches, lambda number: parent.send_bytes(b"%d" % number))
+
+
 def main(path: str, seed: int, batches: int) -> None:
+    print("open", flush=True)
+    work(path, seed, batches, lambda number: print(number, flush=True))
+    print("closed", flush=True)
+
+
+def work(path: str, seed: int, batches: int, acknowledge: Callable[[int], None]) -> None:
     rng = random.Random(seed)
     model = StoreModel()
     store = FileJobStore(path, compact_at=COMPACT_AT)
     store.recover()
-    print("open", flush=True)
     for number in range(1, batches + 1):
         batch = random_batch(model, rng, now=NOW + 1e9)
         store.commit(batch)
-        print(number, flush=True)
+        acknowledge(number)
         if store.statistics().maintenance_due:
             store.maintain()
     store.close()
-    print("closed", flush=True)
 
 
 if __name__ == "__main__":
