@@ -19,9 +19,10 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Final, NoReturn
+from typing import Final
 
 import attrs
 import msgspec
@@ -133,12 +134,8 @@ class FileJobStore:
             reserve = 0
             if not ends_only(operations):
                 reserve = self._reserve(opened.live + change)
-            try:
+            with self._unusable_after_errors(opened):
                 segment.append(RecordKind.OPERATIONS, body, sync=sync, reserve=reserve)
-            except NoRoomError as error:
-                raise JobStoreFullError(self._path, str(error)) from error
-            except BaseException as error:
-                self._fail(error)
             opened.live += change
             numbers.commits += 1
             numbers.operations += len(operations)
@@ -150,7 +147,7 @@ class FileJobStore:
         with self._mutex:
             opened = self._usable()
             if not self._compaction_due(opened):
-                self._seal(opened.segment, clean=False)
+                self._seal(opened, clean=False)
                 return
             through = self._rotate(opened)
         self._compact(opened, through)
@@ -200,15 +197,13 @@ class FileJobStore:
             directory = self._files.open_directory(self._path, create=True)
         except OSError as error:
             raise JobStoreError(self._path, f"cannot be opened: {error}") from error
-        lock: Lock | None = None
-        try:
+        with ExitStack() as if_it_fails, self._translated():
+            if_it_fails.callback(directory.close)
             lock = directory.lock(LOCK_NAME, _who_we_are(self._files.now()))
-            return self._recover_in(directory, lock)
-        except BaseException as error:
-            if lock is not None:
-                lock.release()
-            directory.close()
-            self._translate(error)
+            if_it_fails.callback(lock.release)
+            opened = self._recover_in(directory, lock)
+            if_it_fails.pop_all()
+            return opened
 
     def _recover_in(self, directory: Directory, lock: Lock) -> "tuple[_Opened, Recovery]":
         state, replayed, layout = load(directory, self._files.now())
@@ -259,7 +254,7 @@ class FileJobStore:
             opened.closed = True
             try:
                 if not self._unusable and opened.lock.held():
-                    self._seal(opened.segment, clean=clean, trim=True)
+                    self._seal(opened, clean=clean, trim=True)
             finally:
                 self._unusable = "it is closed"
                 opened.segment.close()
@@ -280,37 +275,63 @@ class FileJobStore:
         """Return how much room must stay free for what a full disk still has to take."""
         return self._files.growth // 4 + _RESERVE_PER_JOB * live
 
-    def _fail(self, error: BaseException) -> NoReturn:
-        """Make the store unusable, since what is on the disk is unknown; and say why."""
-        assert self._opened is not None
-        self._opened.failed = True
-        self._unusable = f"writing to it failed ({error}): reopen it"
-        if isinstance(error, OSError):
+    @contextmanager
+    def _unusable_after_errors(self, opened: "_Opened") -> Iterator[None]:
+        """Make errors of writing typed, and final: what is on the disk is unknown then."""
+        try:
+            yield
+        except NoRoomError as error:  # and nothing happened
+            raise JobStoreFullError(self._path, str(error)) from error
+        except NotMadeError as error:  # and nothing happened
+            raise JobStoreError(self._path, f"no new segment: {error}") from error
+        except OSError as error:
+            self._fail(opened, error)
             raise JobStoreError(self._path, self._unusable) from error
-        raise error
+        except BaseException as error:  # such as Ctrl-C between a write and its count
+            self._fail(opened, error)
+            raise
 
-    def _seal(self, segment: Segment, *, clean: bool, trim: bool = False) -> None:
+    def _fail(self, opened: "_Opened", error: BaseException) -> None:
+        opened.failed = True
+        self._unusable = f"writing to it failed ({error!r}): reopen it"
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raise what callers know in place of what happened below."""
+        try:
+            yield
+        except LockHeldError as error:
+            holder = error.note or "another process"
+            raise JobStoreLockedError(self._path, "locked", holder) from None
+        except BadFileError as error:
+            raise corrupt_error(self._path, error) from error
+        except (NewerFormatError, NotMadeError, OSError) as error:
+            raise JobStoreError(self._path, str(error)) from error
+
+    def _seal(self, opened: "_Opened", *, clean: bool, trim: bool = False) -> None:
         """Prove to a later recovery that all there is was synced."""
+        segment = opened.segment
         if segment.sealed and not clean and not trim:
             return
-        try:
+        with self._unusable_after_errors(opened):
             if segment.durable < segment.number:
                 segment.sync()  # a seal vouches only for what was synced before it
             segment.append(RecordKind.SEAL, _encoder.encode(clean), sync=False)
             if trim:
                 segment.trim()
             segment.sync()
-        except NoRoomError as error:
-            raise JobStoreFullError(self._path, str(error)) from error
-        except BaseException as error:
-            self._fail(error)
         self._numbers.syncs += 1
 
     def _rotate(self, opened: "_Opened") -> int:
         """Go on in a new segment; return the last record's number in the old one."""
         old = opened.segment
-        self._seal(old, clean=False, trim=True)
-        try:
+        self._seal(opened, clean=False, trim=True)
+        # Put off the next try first; this one's success sets it anew.
+        opened.compact_after = opened.older_bytes + old.end + self._compact_at
+        opened.segments_after = opened.segments + _MAX_SEGMENTS
+        # If this fails so late that there may be a new segment, a recovery would believe
+        # that one rather than what we appended to the old one from here on.
+        with self._unusable_after_errors(opened):
             new = found_segment(
                 self._files,
                 opened.directory,
@@ -319,13 +340,6 @@ class FileJobStore:
                 founding=[Founding(RecordKind.ROTATED, b"")],
                 reserve=self._reserve(opened.live),
             )
-        except NotMadeError as error:
-            opened.compact_after = opened.older_bytes + old.end + self._compact_at
-            raise JobStoreError(self._path, f"no new segment: {error}") from error
-        except BaseException as error:
-            # There may be one, and a recovery would believe it rather than what we
-            # append to the old one from here on.
-            self._fail(error)
         opened.segment = new
         opened.older_bytes += old.end
         opened.segments += 1
@@ -338,32 +352,14 @@ class FileJobStore:
 
     def _compact(self, opened: "_Opened", through: int) -> None:
         """Replace everything up to *through* by a snapshot."""
-        try:
+        with self._translated():
             size = compact(self._files, opened.directory, through=through)
-        except BaseException as error:
-            # Try again, but not before there is more reason to.
-            opened.compact_after = opened.older_bytes + opened.segment.end + self._compact_at
-            opened.segments_after = opened.segments + _MAX_SEGMENTS
-            self._translate(error)
         opened.snapshot_bytes = size
         opened.older_bytes = 0
         opened.segments = 1
         opened.segments_after = _MAX_SEGMENTS
         opened.compact_after = max(self._compact_at, 2 * size)
         self._numbers.compactions += 1
-
-    def _translate(self, error: BaseException) -> NoReturn:
-        """Raise what callers know in place of what happened below."""
-        match error:
-            case LockHeldError():
-                holder = error.note or "another process"
-                raise JobStoreLockedError(self._path, "locked", holder) from None
-            case BadFileError():
-                raise corrupt_error(self._path, error) from error
-            case NewerFormatError() | OSError() | NotMadeError():
-                raise JobStoreError(self._path, str(error)) from error
-            case _:
-                raise error
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -39,6 +39,15 @@ def _split(delta: timedelta) -> list[int]:
     return [delta.days, delta.seconds, delta.microseconds]
 
 
+def _folded(moment: datetime | time) -> list[Any]:
+    return [moment.isoformat(), moment.fold]
+
+
+def _unfolded(kind: type[Any], parts: list[Any]) -> Any:
+    text, fold = parts
+    return kind.fromisoformat(text).replace(fold=fold)
+
+
 # The codes are part of the file format.
 _EXTENSIONS: Final[Mapping[type, _Extension]] = {
     tuple: _Extension(1, list, tuple),
@@ -46,9 +55,9 @@ _EXTENSIONS: Final[Mapping[type, _Extension]] = {
     frozenset: _Extension(3, list, frozenset),
     bytearray: _Extension(4, bytes, bytearray),
     int: _Extension(5, hex, lambda text: int(text, 16)),  # only those beyond 64 bits
-    datetime: _Extension(6, datetime.isoformat, datetime.fromisoformat),
+    datetime: _Extension(6, _folded, lambda parts: _unfolded(datetime, parts)),
     date: _Extension(7, date.isoformat, date.fromisoformat),
-    time: _Extension(8, time.isoformat, time.fromisoformat),
+    time: _Extension(8, _folded, lambda parts: _unfolded(time, parts)),
     timedelta: _Extension(9, _split, lambda parts: timedelta(*parts)),
     Decimal: _Extension(10, str, Decimal),
     UUID: _Extension(11, lambda value: value.bytes, lambda data: UUID(bytes=data)),

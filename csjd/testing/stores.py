@@ -170,7 +170,7 @@ class MemoryJobStore:
     """
 
     def __init__(self, *, faults: Iterator[Exception | None] | None = None) -> None:
-        self.model = StoreModel()
+        self.model: StoreModel = StoreModel()
         self.batches: list[tuple[Operation, ...]] = []
         """Every batch committed, oldest first."""
         self._faults = faults

@@ -14,7 +14,6 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from csjd._model.errors import JobStoreError
 from csjd._model.storing import Operation, Recovery
 from csjd._store import (
     batches,
@@ -127,9 +126,9 @@ def records_claim_what_is_not_synced_yet(patch: pytest.MonkeyPatch) -> None:
 def seal_vouches_for_what_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     seal = FileJobStore._seal
 
-    def hasty(self: FileJobStore, segment: Segment, **more: Any) -> None:
-        segment.durable = segment.number
-        seal(self, segment, **more)
+    def hasty(self: FileJobStore, opened: Any, **more: Any) -> None:
+        opened.segment.durable = opened.segment.number
+        seal(self, opened, **more)
 
     patch.setattr(FileJobStore, "_seal", hasty)
 
@@ -183,10 +182,7 @@ def failed_sync_is_swallowed(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("faults")
 def failure_does_not_last(patch: pytest.MonkeyPatch) -> None:
-    def forgetful(self: FileJobStore, error: BaseException) -> None:
-        raise JobStoreError(self.path, str(error)) from error
-
-    patch.setattr(FileJobStore, "_fail", forgetful)
+    patch.setattr(FileJobStore, "_fail", nothing)
 
 
 @mutant("faults")
