@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Set as AbstractSet
 from typing import TypeAlias
 
 import attrs
@@ -82,7 +82,7 @@ class WaitingLine:
                 waiter.event.set()
         self._lines.clear()
 
-    def _first_line(self, session: str | None, stuck: Set[_Limit]) -> _Limit | None:
+    def _first_line(self, session: str | None, stuck: AbstractSet[_Limit]) -> _Limit | None:
         """Return the line, of those that may move and are not *stuck*, whose first came first."""
         limits: tuple[_Limit, ...] = (
             ("max_pending", None),

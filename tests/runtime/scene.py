@@ -10,6 +10,9 @@ import trio.testing
 import csjd
 from csjd import Dispatcher, Job, Receipt
 
+PATIENCE = 100_000
+"""Virtual seconds after which a test fails instead of waiting for ever."""
+
 NO_WAIT = csjd.Retry(max_attempts=3, min_delay=0, jitter=0)
 ONCE = csjd.Retry(max_attempts=1)
 
@@ -28,7 +31,8 @@ async def opened(
             nursery, csjd.Config(**settings), registry=registry, observers=observers
         ) as dispatcher,
     ):
-        yield dispatcher
+        with trio.fail_after(PATIENCE):
+            yield dispatcher
 
 
 class Log:
