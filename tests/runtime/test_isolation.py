@@ -50,6 +50,9 @@ class Named(NamedTuple):
     value: Any = 1
 
 
+Point = namedtuple("Point", "x y")  # noqa: PYI024  made the old way on purpose
+
+
 class NamedChild(Named):
     pass
 
@@ -73,7 +76,7 @@ IMMUTABLE: list[Any] = [
     FrozenData("a"),
     FrozenStruct(b"b"),
     Named(3),
-    namedtuple("Point", "x y")(1, 2),  # noqa: PYI024  made the old way on purpose
+    Point(1, 2),
     int,
 ]
 

@@ -1,5 +1,7 @@
 """Numbers add up, whoever asks and whenever."""
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
@@ -111,8 +113,13 @@ STEPS = st.lists(
 @given(STEPS)
 def test_books_add_up_at_every_moment(steps: list[tuple[str, int]]) -> None:
     async def main() -> None:
-        config = {"workers": 2, "job_timeout": 3, "detach_budget": 1, "duplicate_window": 0}
-        async with opened(work().registry, **config) as dispatcher:
+        config: dict[str, Any] = {
+            "workers": 2,
+            "job_timeout": 3,
+            "detach_budget": 1,
+            "duplicate_window": 0,
+        }
+        async with opened(work().registry, workers=2, **config) as dispatcher:
             for step, (what, number) in enumerate(steps):
                 name = str(step)
                 match what:

@@ -1,5 +1,6 @@
 """Attempts end at their deadline, or are known not to."""
 
+import contextlib
 import math
 from typing import Any
 
@@ -10,7 +11,7 @@ from trio.testing import MockClock
 
 import csjd
 from csjd import Job
-from tests.runtime.scene import ONCE, at, balanced, opened, submit, work
+from tests.runtime.scene import ONCE, at, balanced, opened, state, submit, work
 
 
 @pytest.mark.parametrize(
@@ -64,10 +65,8 @@ async def test_handler_that_swallows_its_cancellation_has_succeeded(
 
         @dispatcher.handler("swallow", timeout=3)
         async def handler(job: Job) -> str:
-            try:
+            with contextlib.suppress(trio.Cancelled):  # the very thing nobody should do
                 await trio.sleep(50)
-            except trio.Cancelled:
-                pass
             return "all the same"
 
         outcome = await (await submit(dispatcher, "swallow")).outcome()
@@ -184,16 +183,18 @@ async def test_deaf_handler_is_detached_while_there_is_budget(autojump_clock: Mo
         behind = await submit(dispatcher, "sleep", 1, id="behind", session="s")
         other = await submit(dispatcher, "sleep", 1, id="other")
         await at(3.9)
-        assert deaf.state is csjd.JobState.RUNNING
+        assert state(deaf) is csjd.JobState.RUNNING
         await at(4.1)  # detach_grace is 1
-        assert deaf.state is csjd.JobState.DETACHED
+        assert state(deaf) is csjd.JobState.DETACHED
         [told] = [event for event in events if isinstance(event, csjd.HandlerDetached)]
         assert (told.at, told.job.id, told.handler.running_for) == (4.0, "deaf", 4.0)
         assert any("stubborn" in line for line in told.handler.stack)
         metrics = dispatcher.metrics()
         assert (metrics.detached, metrics.running, metrics.detachments) == (1, 1, 1)
         assert dispatcher.worker_stats()[0].detached == 1
-        assert dispatcher.session_info("s").running == "deaf"  # type: ignore[union-attr]
+        info = dispatcher.session_info("s")
+        assert info is not None
+        assert info.running == "deaf"
         await other.outcome()
         assert trio.current_time() == 5
         assert log.started == ["deaf", "other"]  # its session is not let go on

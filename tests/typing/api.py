@@ -73,10 +73,10 @@ async def use() -> None:
 
 
 async def misuse(dispatcher: csjd.Dispatcher, job: csjd.Job) -> None:
-    csjd.Job("email")  # type: ignore[misc]  # fields are given by name
+    csjd.Job("email")  # type: ignore[call-arg]  # fields are given by name
     csjd.Job(type="email", priority="high")  # type: ignore[arg-type]
     csjd.Config(workers="4")  # type: ignore[arg-type]
     job.priority = 3  # type: ignore[misc]  # frozen
-    await dispatcher.submit(job, 5)  # type: ignore[misc]  # options are given by name
+    await dispatcher.submit(job, True)  # type: ignore[call-arg]  # options are given by name
     await dispatcher.submit("email")  # type: ignore[arg-type]
     registry.register("t", send_email, on_failure="explode")  # type: ignore[arg-type]
