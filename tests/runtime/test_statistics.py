@@ -119,7 +119,7 @@ def test_books_add_up_at_every_moment(steps: list[tuple[str, int]]) -> None:
             "detach_budget": 1,
             "duplicate_window": 0,
         }
-        async with opened(work().registry, workers=2, **config) as dispatcher:
+        async with opened(work().registry, **config) as dispatcher:
             for step, (what, number) in enumerate(steps):
                 name = str(step)
                 match what:
