@@ -227,6 +227,14 @@ class JobStoreCorruptError(JobStoreError):
 
 
 @attrs.define(eq=False, slots=False)
+class CacheClosedError(CsjdError, RuntimeError):
+    """The cache's block was left, or its nursery cancelled."""
+
+    def __str__(self) -> str:
+        return "the cache is closed: open a new one"
+
+
+@attrs.define(eq=False, slots=False)
 class BatchLoaderClosedError(CsjdError, RuntimeError):
     """The batch loader is closed."""
 

@@ -41,7 +41,7 @@ class WaitingLine:
     There is a line per limit, so that a session at its own limit holds nobody else up.
     """
 
-    lacks_room: Callable[[Job], QueueFullError | None]
+    lacks_room: Callable[[Job, float], QueueFullError | None]
     _lines: dict[_Limit, list[tuple[int, Waiter]]] = attrs.field(factory=dict)
     """Heaps by ticket; none is empty."""
     _tickets: Iterator[int] = attrs.field(factory=itertools.count)
@@ -66,7 +66,7 @@ class WaitingLine:
             waiter = heapq.heappop(self._lines[line])[1]
             if not self._lines[line]:
                 del self._lines[line]
-            full = self.lacks_room(waiter.job)
+            full = self.lacks_room(waiter.job, now)
             if full is None:
                 self._let_in(waiter, now)
                 continue

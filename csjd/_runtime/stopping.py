@@ -206,14 +206,13 @@ class Stopping:
             scheduler.drain = None
             drain.done.set()
         self.admission.close_door()
-        for entry in scheduler.backlog.ids.live():
+        for entry in scheduler.backlog.live():
             if entry.listener is not None:
                 entry.listener.set()
         scheduler.backlog.dissolve()
 
     def _unfinished(self) -> tuple[Job, ...]:
-        entries = sorted(self.scheduler.backlog.ids.live(), key=lambda entry: entry.order)
-        return tuple(entry.job for entry in entries)
+        return tuple(entry.job for entry in self.scheduler.backlog.live())
 
     def _report(self, drain: Drain | None, stuck: tuple[StuckHandler, ...]) -> StopReport:
         """Return the report of a stop, or, without *drain*, of a crash."""
