@@ -67,6 +67,12 @@ def _is_subclass(value: object, base: type) -> bool:
     return isinstance(value, type) and issubclass(value, base)
 
 
+BUILT_BY_USERS = frozenset(
+    {"Job", "Config", "Retry", "Registry", "Snooze", "RetryAfter", "logs.LogObserver"}
+)
+"""Classes whose signature is shown; all others are got from csjd, ready made."""
+
+
 # --- pages -------------------------------------------------------------------------------
 
 
@@ -78,9 +84,7 @@ def api_page(title: str, names: Iterable[str]) -> str:
 def _directive(name: str) -> str:
     value = getattr(csjd, name)
     if inspect.isclass(value):
-        # How a record is built concerns only those whom users build themselves.
-        built = name in {"Job", "Config", "Retry", "Registry", "Snooze", "RetryAfter"}
-        return f".. autoclass:: csjd.{name}\n" + ("" if built else "   :class-doc-from: class\n")
+        return f".. autoclass:: csjd.{name}\n"
     if inspect.isfunction(value):
         return f".. autofunction:: csjd.{name}\n"
     # Aliases and tables are plain values: what is said about them is only in the source.
@@ -240,6 +244,17 @@ def read_docstring(
         lines[:] = GoogleDocstring(lines, config, app).lines()
 
 
+def tidy_signature(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str, result: str
+) -> tuple[str | None, str | None] | None:
+    """Leave out how a class is built that users never build, and defaults made by a function."""
+    if what not in {"class", "exception"} or not name.startswith("csjd."):
+        return None
+    if name.removeprefix("csjd.") not in BUILT_BY_USERS:
+        return "", None
+    return signature.replace("NOTHING", "...").replace("mappingproxy({})", "{}"), result
+
+
 def unlink_builtin(app: Sphinx, doctree: nodes.document) -> None:
     """Keep the annotation `type[...]` from being linked to fields of that name."""
     for node in list(doctree.findall(pending_xref)):
@@ -266,6 +281,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-docstring", read_docstring)
+    app.connect("autodoc-process-signature", tidy_signature)
     app.connect("doctree-read", unlink_builtin)
     app.connect("missing-reference", resolve_private)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
