@@ -245,10 +245,16 @@ def read_docstring(
 
 
 def tidy_signature(
-    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str, result: str
-) -> tuple[str | None, str | None] | None:
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    signature: str | None,
+    result: str | None,
+) -> tuple[str, str | None] | None:
     """Leave out how a class is built that users never build, and defaults made by a function."""
-    if what not in {"class", "exception"} or not name.startswith("csjd."):
+    if what not in {"class", "exception"} or not name.startswith("csjd.") or not signature:
         return None
     if name.removeprefix("csjd.") not in BUILT_BY_USERS:
         return "", None
