@@ -34,8 +34,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
                 "SessionDistribution", "EndedJob", "DeadLetter", "StopReport", "StuckHandler"),
     "States": ("JobState", "JobStep", "LIFECYCLE", "DispatcherState", "DispatcherStep",
                "DISPATCHER_LIFECYCLE"),
+    "Caching and batching": ("open_cache", "TTLCache", "CacheStatistics", "open_batch_loader",
+                             "BatchLoader", "BatchStatistics"),
+    "Stores and brokers": ("FileJobStore", "JobStore", "Broker"),
 }  # fmt: skip
-"""Public names that belong together, the most important first; the rest is sorted by kind."""
+"""
+Public names that belong together, the most important first; the rest is sorted by kind.
+
+What a version does not have is left out.
+"""
 
 
 def public_names() -> list[str]:
@@ -49,12 +56,12 @@ def public_names() -> list[str]:
 
 def grouped() -> dict[str, list[str]]:
     """Return the public names by group; what no group claims is an event, an error or other."""
-    groups = {title: [n for n in names if hasattr(csjd, n)] for title, names in GROUPS.items()}
+    groups = {title: [n for n in names if n in vars(csjd)] for title, names in GROUPS.items()}
     claimed = {name for names in groups.values() for name in names}
     for name in public_names():
         if name not in claimed:
             groups.setdefault(_kind(getattr(csjd, name), name), []).append(name)
-    return groups
+    return {title: names for title, names in groups.items() if names}
 
 
 def _kind(value: object, name: str) -> str:
@@ -201,8 +208,9 @@ def _cell(text: str) -> str:
 
 def pages() -> dict[str, str]:
     """Return every generated page by its file name."""
-    made = {f"{title.lower()}.md": api_page(title, names) for title, names in grouped().items()}
-    index = "\n".join(f"{title} <{title.lower()}>" for title in grouped())
+    titles = {title.lower().replace(" ", "-"): title for title in grouped()}
+    made = {f"{slug}.md": api_page(title, grouped()[title]) for slug, title in titles.items()}
+    index = "\n".join(f"{title} <{slug}>" for slug, title in titles.items())
     return {
         **made,
         "index.md": f"# Public names\n\nAll of them: `import csjd`.\n\n"
