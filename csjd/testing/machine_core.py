@@ -136,9 +136,7 @@ class CoreMachine(RuleBasedStateMachine):
         priority=st.integers(-1, 2),
         delay=st.sampled_from([0.0, 0.0, 0.0, 1.0, 2.5]),
     )
-    def submit(
-        self, id: str, type: str, session: str | None, priority: int, delay: float
-    ) -> None:
+    def submit(self, id: str, type: str, session: str | None, priority: int, delay: float) -> None:
         """Offer a job."""
         job = Job(type=type, id=id, session=session, priority=priority)
         expected = self.model.refusal(job, self.now)
