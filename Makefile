@@ -9,12 +9,12 @@ PYTEST := $(BIN)/python -m pytest -q
 demo: $(VENV)/.ready-demo
 	$(BIN)/python -m examples.demo
 
-test: lint types tests
+test: lint types tests docs
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/flake8-async --enable=ASYNC csjd examples benchmarks $$(git ls-files 'tests/*.py')
+	$(BIN)/flake8-async --enable=ASYNC $$(git ls-files '*.py')
 
 types: $(VENV)/.ready-test
 	$(BIN)/mypy
@@ -23,7 +23,7 @@ types: $(VENV)/.ready-test
 tests: $(VENV)/.ready-test
 	$(PYTEST)
 
-docs: $(VENV)/.ready-docs
+docs: $(VENV)/.ready-test
 	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
 
 bench: $(VENV)/.ready-demo
@@ -46,8 +46,4 @@ $(VENV)/.ready-demo: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.ready-test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	touch $@
-
-$(VENV)/.ready-docs: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@

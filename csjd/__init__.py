@@ -7,6 +7,7 @@ Start with `open_dispatcher`, `Registry` and `Job`.
 from csjd._model.config import Config as Config
 from csjd._model.errors import (
     BatchLoaderClosedError as BatchLoaderClosedError,
+    CacheClosedError as CacheClosedError,
     CsjdError as CsjdError,
     DeadLetterNotFoundError as DeadLetterNotFoundError,
     DispatcherClosedError as DispatcherClosedError,
@@ -96,3 +97,24 @@ from csjd._runtime.attempt import Attempt as Attempt
 from csjd._runtime.dispatcher import Dispatcher as Dispatcher
 from csjd._runtime.opening import open_dispatcher as open_dispatcher
 from csjd._runtime.receipts import BatchReport as BatchReport, Receipt as Receipt
+from csjd.batching import (
+    BatchFetchAbandoned as BatchFetchAbandoned,
+    BatchFetchFailed as BatchFetchFailed,
+    BatchFetchStarted as BatchFetchStarted,
+    BatchFetchSucceeded as BatchFetchSucceeded,
+    BatchLoader as BatchLoader,
+    BatchLoaderEvent as BatchLoaderEvent,
+    BatchLoaderStatistics as BatchLoaderStatistics,
+    open_batch_loader as open_batch_loader,
+)
+from csjd.caching import (
+    CacheEntryEvicted as CacheEntryEvicted,
+    CacheEvent as CacheEvent,
+    CacheLoadAbandoned as CacheLoadAbandoned,
+    CacheLoadFailed as CacheLoadFailed,
+    CacheLoadStarted as CacheLoadStarted,
+    CacheLoadSucceeded as CacheLoadSucceeded,
+    CacheStatistics as CacheStatistics,
+    TTLCache as TTLCache,
+    open_cache as open_cache,
+)

@@ -124,7 +124,7 @@ class Backlog:
         known = self.ids.known
         if job.id in known and self.ids.refuses(job.id, now):
             raise DuplicateJobError(job.id, live=self.ids.find(job.id) is not None)
-        if self._limited and (full := self.lacks_room(job)) is not None:
+        if self._limited and (full := self.lacks_room(job, now)) is not None:
             raise full
         self._order = order = self._order + 1
         known[job.id] = entry = Entry(job, spec, order, now, copies)
@@ -188,14 +188,14 @@ class Backlog:
                 self.calls.call_any()
         return entries
 
-    def lacks_room(self, job: Job) -> QueueFullError | None:
+    def lacks_room(self, job: Job, now: float) -> QueueFullError | None:
         """Return the limit that keeps *job* out, None if there is room for it."""
         config = self.config
         if config.max_pending is not None and self.ledger.live >= config.max_pending:
             return QueueFullError("max_pending", config.max_pending)
         if job.session is None:
             return None
-        session = self.sessions.find(job.session)
+        session = self.sessions.find(job.session, now)
         pending = session.pending if session else 0
         limit = config.max_pending_per_session
         if limit is not None and pending >= limit:
@@ -221,7 +221,7 @@ class Backlog:
             calls = self.calls
             if calls.parked and not calls.shared_called and not self.idle:
                 calls.call_any()
-        elif not session.held:
+        elif not (session.paused or session.halted):
             worker = session.worker
             if worker.leaving or worker.blocked:
                 worker = self.sessions.move(session)
@@ -237,21 +237,24 @@ class Backlog:
         own, shared = worker.ready, self.shared
         if not (own.size or shared.size) or self.stopped or self.paused or worker.leaving:
             return None
-        self._picks += 1
-        if own.size or self.set_aside or self._picks % OLDEST_EVERY == 0:
-            entry = self._choose(own, shared)
-        else:
-            entry = shared.pop()
+        pick = self._picks + 1
+        if self.set_aside or pick % OLDEST_EVERY == 0 or (own.size and shared.size):
+            entry = self._choose(own, shared, oldest=pick % OLDEST_EVERY == 0)
+        else:  # nearly always: one queue, and its first
+            entry = own.pop() if own.size else shared.pop()
         if entry is None:
             return None
+        self._picks = pick
         entry.state = _START[entry.state]
         entry.attempts += 1
         entry.holder = lane
         lane.entry = entry
         lane.started = now
-        worker.waits.fresh.append(now - entry.since)
+        lane.note_wait(now - entry.since)
         calls = self.calls
-        if calls.parked and (own.size or (shared.size and not calls.shared_called)):
+        if (own.size and worker.parked) or (
+            shared.size and calls.parked and not calls.shared_called
+        ):
             self.call_for(worker)
         return entry
 
@@ -264,11 +267,8 @@ class Backlog:
         if self.shared.size:
             self.calls.call_any()
 
-    def _choose(self, own: ReadyQueue, shared: ReadyQueue) -> Entry | None:
-        """Take the first of both queues, or when it is time for it, the oldest."""
-        if not (shared.size or self.set_aside or self._picks % OLDEST_EVERY == 0):
-            return own.pop()
-        oldest = self._picks % OLDEST_EVERY == 0
+    def _choose(self, own: ReadyQueue, shared: ReadyQueue, *, oldest: bool) -> Entry | None:
+        """Take the first of both queues, or the oldest."""
         mine = self._first(own, oldest=oldest) if own.size else None
         theirs = self._first(shared, oldest=oldest) if shared.size else None
         if mine is None or (theirs is not None and _precedes(theirs, mine, oldest=oldest)):
@@ -294,32 +294,48 @@ class Backlog:
         """Book the return of the handler that *lane* ran for *entry*."""
         entry.state = _SUCCEED[entry.state]
         entry.result = result
-        ledger = self.ledger
-        ledger.succeeded += 1
         if now > lane.deadline:
             entry.late = True
-            ledger.late += 1
-        if entry.session is not None:
-            entry.session.succeeded += 1
-        self._release(lane, entry, now)
-        self._end(entry, now)
+            self.ledger.late += 1
+        # From here on as in `release` and `_end`, which the fast path has no time to call.
+        entry.duration = duration = now - lane.started
+        lane.note_run(duration)
+        lane.entry = entry.holder = None
+        if lane.reason is not None:
+            self._calm(lane)
+        job = entry.job
+        job_id = job.id
+        ids, ledger, session = self.ids, self.ledger, entry.session
+        ledger.succeeded += 1
+        if ids.window:
+            ids.known[job_id] = now + ids.window
+            ids.ended.append(job_id)
+        else:
+            del ids.known[job_id]
+        ledger.history.append(
+            (job_id, job.type, job.session, entry.state, entry.attempts, duration, now)
+        )
+        if session is not None:
+            session.succeeded += 1
+            self._advance(session, entry, now)
 
     def release(self, lane: Lane, entry: Entry, now: float) -> None:
         """Note that the attempt at *entry* has ended, and not in success; its fate comes next."""
         lane.worker.unsuccessful += 1
-        self._release(lane, entry, now)
-
-    def _release(self, lane: Lane, entry: Entry, now: float) -> None:
         entry.duration = duration = now - lane.started
-        worker = lane.worker
-        worker.runs.fresh.append(duration)
+        lane.note_run(duration)
         lane.entry = entry.holder = None
         if lane.reason is not None:
-            lane.reason = None
-            if lane.detached:
-                worker.detached -= 1
-            elif lane.stuck:
-                lane.stuck = worker.blocked = False
+            self._calm(lane)
+
+    def _calm(self, lane: Lane) -> None:
+        """Note that an attempt has ended that was cancelled; it may have been deaf to that."""
+        lane.reason = None
+        if lane.detached:
+            lane.worker.detached -= 1
+        elif lane.stuck:
+            lane.stuck = False
+            self._unblock(lane.worker)
 
     def fail(
         self, entry: Entry, worker: Worker, error: BaseException, timed_out: bool, now: float
@@ -366,14 +382,19 @@ class Backlog:
         self.ledger.history.append(
             (job_id, job.type, job.session, entry.state, entry.attempts, entry.duration, now)
         )
-        session = entry.session
-        if session is not None:
-            entry.session = None
-            self.sessions.leave(session, now)
-            head = session.remove(entry)
-            if head is not None:
-                head.state = _PLACE[head.state]
-                self._offer(head)
+        if entry.session is not None:
+            self._advance(entry.session, entry, now)
+
+    def _advance(self, session: Session, entry: Entry, now: float) -> None:
+        """Take a job that has ended out of its session; if it was the head, the next may start."""
+        entry.session = None
+        session.pending -= 1
+        head = session.remove(entry)
+        if head is not None:
+            head.state = _PLACE[head.state]
+            self._offer(head)
+        elif not session.pending:
+            self.sessions.became_idle(session, now)
 
     def _bury(
         self, entry: Entry, error: BaseException, timed_out: bool, now: float
@@ -420,12 +441,17 @@ class Backlog:
         worker = lane.worker
         worker.lanes.remove(lane)
         worker.detached += 1
-        worker.blocked = False
         self.ledger.detachments += 1
+
+    def live(self) -> list[Entry]:
+        """Return the entries of all live jobs, in order of acceptance."""
+        if not self.ledger.live:  # as after most drains: spare us all ids that have ended
+            return []
+        return sorted(self.ids.live(), key=lambda entry: entry.order)
 
     def dissolve(self) -> None:
         """Cut all links between live entries, after the end; see `entry` for why."""
-        for entry in self.ids.live():
+        for entry in self.live():
             if entry.session is not None:
                 entry.session.head = entry.session.tail = None
             entry.session = entry.ahead = entry.behind = entry.holder = None
@@ -457,15 +483,26 @@ class Backlog:
         entry.since = entry.due
 
     def workable(self, until: float) -> bool:
-        """Whether a drain that lasts *until* still has something to wait for, or to do."""
-        if any(lane.entry for worker in self.workers.values() for lane in worker.lanes):
-            return True
+        """Whether, in a drain that lasts *until*, another attempt could begin."""
         if self.idle:
             return False
-        due = self.backoffs.next_due()
-        return (due is not None and due <= until) or any(
+        return self._backoff_ends(until) or any(
             self._first(queue, oldest=False) is not None
             for queue in (self.shared, *(worker.ready for worker in self.workers.values()))
+        )
+
+    def _backoff_ends(self, until: float) -> bool:
+        """Whether a job falls due up to *until* that may then be tried again."""
+        due = self.backoffs.next_due()
+        if due is None or due > until:
+            return False
+        if not (self.set_aside or self.held_sessions):
+            return True
+        return any(
+            entry.due <= until
+            and entry.job.type not in self.set_aside
+            and not (entry.session is not None and entry.session.held)
+            for entry in self.backoffs.entries()
         )
 
     # --- being held --------------------------------------------------------------------
@@ -487,9 +524,9 @@ class Backlog:
         if session.head is not None and isinstance(session.head.holder, ReadyQueue):
             session.head.holder.discard(session.head)
 
-    def resume_session(self, name: str) -> None:
+    def resume_session(self, name: str, now: float) -> None:
         """Let the session's jobs start again, whether it was paused or has halted."""
-        session = self.sessions.find(name)
+        session = self.sessions.find(name, now)
         if session is not None:
             session.paused = session.halted = False
             self.held_sessions.discard(session)
@@ -526,6 +563,21 @@ class Backlog:
         self.workers[worker.id] = worker
         self.sessions.ring.add(worker.id)
         return worker
+
+    def add_lane(self, worker: Worker) -> Lane:
+        """Add a free lane to *worker*."""
+        lane = Lane(worker)
+        worker.lanes.append(lane)
+        self._unblock(worker)
+        return lane
+
+    def _unblock(self, worker: Worker) -> None:
+        """A lane of *worker* is free again: sessions that found all workers blocked come here."""
+        if worker.blocked:
+            worker.blocked = False
+            for other in self.workers.values():
+                if other.blocked:
+                    self._move_sessions(other)
 
     def remove_worker(self, worker: Worker) -> None:
         """Let *worker* take nothing more; its sessions move as soon as nothing of theirs runs."""

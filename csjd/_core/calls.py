@@ -13,14 +13,14 @@ reports back with `answered`.
 """
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 import attrs
 
 from csjd._core.lanes import Worker
 
 
-@attrs.frozen
-class Call:
+class Call(NamedTuple):
     """A wake-up under way to one of *worker*'s parked lanes."""
 
     worker: Worker
@@ -59,6 +59,22 @@ class Switchboard:
         self.parked -= worker.parked
         worker.parked = 0
         self._idle.pop(worker.id, None)
+
+    def linger(self, worker: Worker) -> tuple[Call, ...]:
+        """
+        A lane of *worker* will look for work in a moment by itself: nobody need call.
+
+        Returns:
+            The calls it stands for, to be reported as answered when it looks.
+        """
+        calls = []
+        if not worker.called:
+            worker.called = True
+            calls.append(Call(worker, shared=False))
+        if not self.shared_called:
+            self.shared_called = True
+            calls.append(Call(worker, shared=True))
+        return tuple(calls)
 
     def answered(self, call: Call) -> None:
         """The lane that *call* went to is awake."""

@@ -24,6 +24,7 @@ class Recorder:
     """
 
     fresh: list[float] = attrs.field(factory=list)
+    """Always the same list: lanes keep its `append`."""
     _total: float = 0.0
     _highest: float = 0.0
     _counts: list[int] = attrs.field(factory=lambda: [0] * (len(BOUNDS) + 1))

@@ -2,7 +2,7 @@
 
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -38,8 +38,8 @@ class Worker:
     """A wake-up for its sessions' work is under way."""
     leaving: bool = False
     """Removed: takes nothing more."""
-    blocked: bool = False
-    """All its lanes are stuck; its sessions go elsewhere."""
+    blocked: bool = True
+    """It has no lanes, or all are stuck: its sessions go elsewhere."""
     detached: int = 0
     """Detached handlers of its that still run."""
     waits: Recorder = attrs.field(factory=Recorder)
@@ -89,8 +89,15 @@ class Lane:
     """Given up by its worker: it ends with its attempt. Never reverts."""
     left_behind: bool = False
     """Detached because it outlived a stop."""
+    note_wait: Callable[[float], None] = attrs.field(init=False)
+    """Records how long a job waited, with its worker; likewise `note_run`."""
+    note_run: Callable[[float], None] = attrs.field(init=False)
     waits: "list[Any]" = attrs.field(factory=list)
     """What the attempt's tasks wait for that other jobs must bring about; see `deadlock`."""
+
+    def __attrs_post_init__(self) -> None:
+        self.note_wait = self.worker.waits.fresh.append
+        self.note_run = self.worker.runs.fresh.append
 
     def next_check(self, detach_grace: float) -> float:
         """Return when something has to be done about the attempt; `math.inf` for never."""

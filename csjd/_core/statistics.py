@@ -90,9 +90,20 @@ def worker_stats(worker: Worker) -> WorkerStats:
     )
 
 
-def session_info(backlog: Backlog, name: str) -> SessionInfo | None:
+def all_worker_stats(backlog: Backlog) -> tuple[WorkerStats, ...]:
+    """Return each worker's numbers, by id; of those removed, the ones that still run something."""
+    leaving = [
+        worker
+        for worker in backlog.leaving.values()
+        if worker.detached or any(lane.entry is not None for lane in worker.lanes)
+    ]
+    workers = sorted((*backlog.workers.values(), *leaving), key=lambda worker: worker.id)
+    return tuple(map(worker_stats, workers))
+
+
+def session_info(backlog: Backlog, name: str, now: float) -> SessionInfo | None:
     """Return the numbers of the session, None if it is not remembered."""
-    session = backlog.sessions.find(name)
+    session = backlog.sessions.find(name, now)
     if session is None:
         return None
     head = session.head

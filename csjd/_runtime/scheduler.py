@@ -19,11 +19,13 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from csjd._core import statistics
 from csjd._core.backlog import Backlog
 from csjd._core.calls import Call
 from csjd._core.deadlock import Wait, would_deadlock
 from csjd._core.entry import Entry
 from csjd._core.lanes import CancelReason, Lane, Worker, due_for_check, next_check
+from csjd._core.observers import Observers
 from csjd._core.verdict import Kind, Verdict
 from csjd._model.checks import check_name, is_integer
 from csjd._model.config import Config
@@ -54,10 +56,9 @@ from csjd._model.lifecycle import (
     DispatcherState,
     DispatcherStep,
 )
-from csjd._model.metrics import DeadLetter, StuckHandler
+from csjd._model.metrics import DeadLetter, SessionInfo, StuckHandler
 from csjd._runtime.current import enclosing_lane
 from csjd._runtime.lane import LaneTask
-from csjd._runtime.observers import Observers
 from csjd._runtime.receipts import outcome_of
 from csjd._runtime.stacks import stack_of
 
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 class Scheduler:
     """What runs in a dispatcher: started once, ended once, stopped and restarted between."""
 
-    def __init__(self, config: Config, observers: Observers, random: Random) -> None:
+    def __init__(self, config: Config, observers: Observers[Event], random: Random) -> None:
         self.config = config
         self.observers = observers
         self.random = random
@@ -163,12 +164,16 @@ class Scheduler:
 
     def rest(self) -> None:
         """A lane has nothing to do; if that is true of all, put the timer off."""
-        if self.drain is not None:
-            self.drain.look()
+        self._look_at_drain()
         if self.wakes_at < math.inf and self.backlog.calls.parked == len(self.lanes):
             due = self._next_due()
             if due > self.wakes_at and self._sleep is not None:
                 self.wakes_at = self._sleep.deadline = due
+
+    def _look_at_drain(self) -> None:
+        """Something has changed that a drain may have waited for."""
+        if self.drain is not None:
+            self.drain.look()
 
     def _next_due(self) -> float:
         if self.backlog.stopped:
@@ -199,6 +204,7 @@ class Scheduler:
         self._parking[worker.id] = _Parking(*trio.open_memory_channel[Call](math.inf))
         for _ in range(self.config.lanes):
             self._add_lane(worker)
+        self.send_calls()
         self.tell(lambda now: WorkerAdded(at=now, worker=worker.id))
         return worker
 
@@ -211,6 +217,7 @@ class Scheduler:
         """
         if len(self.backlog.workers) == 1:
             raise ValueError("a dispatcher needs a worker, the last one cannot be removed")
+        self.send_calls()  # to this worker, too, while it can hear: an observer may be removing it
         self.backlog.remove_worker(worker)
         self._parking.pop(worker.id).send.close()
         self.send_calls()
@@ -237,8 +244,7 @@ class Scheduler:
                 self._parking[call.worker.id].send.send_nowait(call)
 
     def _add_lane(self, worker: Worker) -> None:
-        lane = Lane(worker)
-        worker.lanes.append(lane)
+        lane = self.backlog.add_lane(worker)
         self.lanes[lane] = None
         self._start_task(lane)
 
@@ -264,8 +270,8 @@ class Scheduler:
         for stuck in [each for each in self.lanes if each.stuck]:
             if self._has_budget():
                 self._detach(stuck, self.clock.current_time())
-        if self.drain is not None:
-            self.drain.look()
+        self.send_calls()
+        self._look_at_drain()
 
     def cancel_attempt(self, lane: Lane, reason: CancelReason, now: float) -> None:
         """Cancel what *lane* runs, unless that was done before."""
@@ -273,7 +279,7 @@ class Scheduler:
             return
         lane.reason = reason
         lane.cancelled_at = now
-        lane.handle.cancelled = True
+        lane.handle.disturbed = True
         lane.handle.scope.cancel(reason.value)
         self.hasten(now + self.config.detach_grace)
         self.tell(lambda at: self._attempt_cancelled(lane, at))
@@ -380,6 +386,7 @@ class Scheduler:
             self.cancel_attempt(lane, CancelReason.REQUEST, now)
         else:
             entry.unwanted = True
+        self._look_at_drain()
         return True
 
     def ended(self, entry: Entry, now: float) -> None:
@@ -400,6 +407,7 @@ class Scheduler:
             self.backlog.pause_session(session, self.clock.current_time())
         else:
             self.backlog.paused = True
+        self._look_at_drain()
         self.tell(lambda at: Paused(at=at, type=type, session=session))
 
     def resume(self, type: str | None, session: str | None) -> None:
@@ -408,12 +416,17 @@ class Scheduler:
         if type is not None:
             self.backlog.resume_type(type)
         elif session is not None:
-            self.backlog.resume_session(session)
+            self.backlog.resume_session(session, self.clock.current_time())
         else:
             self.backlog.paused = False
             self.backlog.call_all()
         self.send_calls()
+        self._look_at_drain()
         self.tell(lambda at: Resumed(at=at, type=type, session=session))
+
+    def session_info(self, session: str) -> SessionInfo | None:
+        """Return a session's numbers; None if it is not remembered."""
+        return statistics.session_info(self.backlog, session, self.clock.current_time())
 
     # --- waiting -----------------------------------------------------------------------
 
@@ -445,7 +458,7 @@ class Scheduler:
             yield
             return
         lane = task.lane
-        if would_deadlock(lane, wait, self.lanes):
+        if would_deadlock(lane, wait, self.lanes, self.backlog.ledger.live):
             what = "room in the queue" if wait is None else f"job {wait.job.id!r}"
             raise WouldDeadlockError(
                 f"job {_job(lane).id!r} waits for {what}, which cannot come before it ends"

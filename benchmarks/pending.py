@@ -1,0 +1,187 @@
+"""
+A million pending jobs: what each occupies, whether they slow one another, and the loop's lag.
+
+Memory is the growth of the process's resident set, in a process that does nothing else:
+that is what a machine runs out of, with the allocator's own losses in it, and it does not
+slow what is measured as tracing a hundred million allocations would. The jobs themselves,
+their ids and session names are made before.
+"""
+
+import gc
+import os
+import statistics
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import perf_counter
+
+import attrs
+import trio
+
+import csjd
+from benchmarks._kit.children import in_child
+from benchmarks._kit.rows import Row, Spread, Target
+from benchmarks._kit.work import batches, make_jobs
+
+TITLE = "Many pending jobs"
+
+MOST = 1_000_000
+FEWEST = 1_000
+WORKERS = 4
+ROUNDS = 3
+"""At most; one takes half a minute, and what is looked for here is no matter of percents."""
+TICK = 0.001
+"""Seconds between two looks at the loop's lag."""
+
+MEMORY = Target(most=1024)
+"""Bytes."""
+GROWTH = Target(most=1.5)
+"""The cost per job with the most pending, as a multiple of that with the fewest."""
+
+
+@attrs.frozen
+class Fill:
+    """What one filling and draining of a dispatcher took."""
+
+    seconds: float
+    lags: tuple[list[float], list[float]]
+    """Seconds by which the ticker came late, while submitting and while draining."""
+
+
+class Countdown:
+    """A handler that tells when the last job has run."""
+
+    def __init__(self, jobs: int) -> None:
+        self.left = jobs
+        self.done = trio.Event()
+
+    async def handle(self, job: csjd.Job) -> None:
+        """Count a job."""
+        self.left -= 1
+        if not self.left:
+            self.done.set()
+
+
+async def _tick(lags: list[float]) -> None:
+    """Note by how much the event loop is late, again and again."""
+    while True:
+        began = perf_counter()
+        await trio.sleep(TICK)
+        lags.append(perf_counter() - began - TICK)
+
+
+@asynccontextmanager
+async def _lags_noted() -> AsyncIterator[list[float]]:
+    lags: list[float] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_tick, lags)
+        yield lags
+        await trio.sleep(TICK)  # a stall at the very end shows only afterwards
+        nursery.cancel_scope.cancel()
+
+
+async def _fill(jobs: list[csjd.Job]) -> Fill:
+    """Hand all jobs to a paused dispatcher, then let it run them."""
+    countdown = Countdown(len(jobs))
+    registry = csjd.Registry()
+    registry.register("work", countdown.handle)
+    work = batches(jobs)
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, csjd.Config(workers=WORKERS), registry=registry) as pool,
+    ):
+        pool.pause()
+        gc.collect()
+        async with _lags_noted() as submitting:
+            began = perf_counter()
+            for batch in work:
+                await pool.submit_batch(batch)
+            seconds = perf_counter() - began
+        async with _lags_noted() as draining:
+            began = perf_counter()
+            pool.resume()
+            await countdown.done.wait()
+            seconds += perf_counter() - began
+    return Fill(seconds, (submitting, draining))
+
+
+def _measure_cost(most: int, own_sessions: bool) -> tuple[dict[int, float], Fill]:
+    """Return the seconds per job by number of pending jobs, and the largest filling."""
+    costs: dict[int, float] = {}
+    size = min(FEWEST, most)
+    while True:
+        jobs = make_jobs(size, sessions=size if own_sessions else 0)
+        fills = [trio.run(_fill, jobs) for _ in range(max(1, 20 * FEWEST // size))]
+        costs[size] = statistics.median(fill.seconds for fill in fills) / size
+        if size == most:
+            return costs, fills[-1]
+        size = min(size * 10, most)
+
+
+def _resident() -> int:
+    """Return the bytes of memory this process occupies."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _measure_memory(most: int, own_sessions: bool) -> float:
+    """Return the bytes that each of *most* pending jobs occupies."""
+    work = batches(make_jobs(most, sessions=most if own_sessions else 0))
+    registry = csjd.Registry()
+    registry.register("work", Countdown(most).handle)
+
+    async def fill() -> int:
+        async with (
+            trio.open_nursery() as nursery,
+            csjd.open_dispatcher(nursery, csjd.Config(workers=WORKERS), registry=registry) as pool,
+        ):
+            pool.pause()
+            gc.collect()
+            before = _resident()
+            for batch in work:
+                await pool.submit_batch(batch)
+            grown = _resident() - before
+            pool.resume()
+        return grown
+
+    return trio.run(fill) / most
+
+
+def run(rounds: int, scale: float = 1.0) -> list[Row]:
+    """Return rows for memory, cost and lag, without sessions and with one for each job."""
+    most = max(FEWEST // 10, int(MOST * scale))
+    rounds = min(rounds, ROUNDS)
+    rows: list[Row] = []
+    for own_sessions, kind in ((False, "no session"), (True, "a session each")):
+        size = in_child(_measure_memory, most, own_sessions)
+        measured = [in_child(_measure_cost, most, own_sessions) for _ in range(rounds)]
+        rows += [
+            {"case": f"bytes per job, {kind}", "figure": size, **MEMORY.columns(size)},
+            _growth([costs for costs, _ in measured], kind),
+            *(
+                _lag([fill.lags[phase] for _, fill in measured], f"{name}, {kind}")
+                for phase, name in enumerate(("submitting", "draining"))
+            ),
+        ]
+    return rows
+
+
+def _growth(costs: list[dict[int, float]], kind: str) -> Row:
+    fewest, *_, most = sorted(costs[0])
+    growth = Spread.of([each[most] / each[fewest] for each in costs])
+    return {
+        "case": f"cost per job, {most:,} / {fewest:,} pending, {kind}",
+        "figure": growth.median,
+        "min": growth.lowest,
+        "max": growth.highest,
+        **{f"us at {size:,}": statistics.median(e[size] for e in costs) * 1e6 for size in costs[0]},
+        **GROWTH.columns(growth.median),
+    }
+
+
+def _lag(rounds: list[list[float]], case: str) -> Row:
+    lags = sorted(lag for lags in rounds for lag in lags)
+    return {
+        "case": f"loop lag while {case}, p99 and max in ms",
+        "figure": lags[int(0.99 * len(lags))] * 1e3,
+        "max": lags[-1] * 1e3,
+    }
