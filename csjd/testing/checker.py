@@ -6,8 +6,8 @@ they begin and end; it knows nothing of csjd's inside. Each broken promise is wr
 where it is seen, since an observer must not raise; `verify` raises the first.
 
 Acceptance order is known without asking the dispatcher: a job takes its place when it is
-accepted, a delayed one when it falls due. Jobs tell of themselves what events do not: the
-delay they were submitted with, and whether their handlers extend their deadlines, are in
+accepted, a delayed one when it falls due. Jobs tell of themselves what events do not: when
+they fall due, and whether their handlers extend their deadlines, are in
 their metadata.
 """
 
@@ -211,8 +211,8 @@ class Checker:
         window_ends = self._ended_at.get(job.id, -math.inf) + self.duplicate_window
         if window_ends > at + _ROUNDING and not anew:
             self.complain(f"{job.id} accepted within its duplicate window")
-        delay = 0.0 if anew else job.metadata.get("delay", 0.0)
-        seen = Seen(job, self._accepted, at, at + delay, at + delay)
+        due = at if anew else max(at, job.metadata.get("due", at))
+        seen = Seen(job, self._accepted, at, due, due)
         self._accepted += 1
         self.live[job.id] = seen
         if job.session is not None:

@@ -218,7 +218,8 @@ class _Simulation:
         job = self._job(random)
         delay = random.choice((0, 0, 0, random.uniform(0, 10)))
         if delay:
-            job = attrs.evolve(job, metadata={**job.metadata, "delay": delay})
+            due = trio.current_time() + delay
+            job = attrs.evolve(job, metadata={**job.metadata, "due": due})
         wait = random.random() < 0.2
         with trio.move_on_after(random.uniform(0, 5) if wait else math.inf):
             await dispatcher.submit(job, wait=wait, delay=delay)
