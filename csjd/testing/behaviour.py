@@ -67,13 +67,16 @@ class Misbehaviour:
     async def run(self, job: Job, attempt: Attempt) -> Any:
         """Do one attempt of an async type."""
         self._enter(job, attempt)
+        returned = False
         try:
-            return await self._do(job, attempt)
+            result = await self._do(job, attempt)
+            returned = result != "leaked"
+            return result
         except trio.Cancelled:
             self.checker.hit_by_cancel(job)
             raise
         finally:
-            self.checker.leave(job)
+            self.checker.leave(job, returned=returned)
 
     def run_in_thread(self, job: Job, attempt: Attempt) -> Any:
         """Do one attempt of a plain type, in a virtual thread."""
@@ -87,8 +90,9 @@ class Misbehaviour:
     def _end_thread(self, job: Job, random: Random, cancelled: bool) -> Any:
         if cancelled and random.random() < 0.3 and not self.ended:
             return blocking(random.uniform(0, 3), lambda _: self._end_thread(job, random, False))
-        self.checker.leave(job)
-        if random.random() < self.rate and not self.ended:
+        fails = random.random() < self.rate and not self.ended
+        self.checker.leave(job, returned=not fails)
+        if fails:
             raise ValueError("failed in a thread")
         return "done"
 
@@ -197,14 +201,16 @@ class Misbehaviour:
         if random.random() < 0.3:
             raise ValueError("after a change of context")
 
-    async def _leak_scope(self, job: Job, attempt: Attempt, random: Random) -> None:
+    async def _leak_scope(self, job: Job, attempt: Attempt, random: Random) -> str:
         await trio.sleep(random.uniform(0, 1))
         trio.CancelScope(shield=random.random() < 0.5).__enter__()
+        return "leaked"
 
-    async def _leak_nursery(self, job: Job, attempt: Attempt, random: Random) -> None:
+    async def _leak_nursery(self, job: Job, attempt: Attempt, random: Random) -> str:
         nursery = await trio.open_nursery().__aenter__()
         nursery.start_soon(self._stubborn_child, job, random)
         await trio.sleep(random.uniform(0, 1))
+        return "leaked"
 
     async def _stubborn_child(self, job: Job, random: Random) -> None:
         self.checker.stay(job)
@@ -255,7 +261,9 @@ class Misbehaviour:
     async def _stop(self, job: Job, attempt: Attempt, random: Random) -> None:
         assert self.dispatcher is not None
         if random.random() < 0.2:
-            await self.dispatcher.stop(grace=random.uniform(0, 3))
+            grace = random.uniform(0, 3)
+            self.checker.stop_asked(grace)
+            await self.dispatcher.stop(grace=grace)
 
     async def _own_scope(self, job: Job, attempt: Attempt, random: Random) -> None:
         with trio.move_on_after(random.uniform(0, 1)):

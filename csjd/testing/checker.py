@@ -6,8 +6,8 @@ they begin and end; it knows nothing of csjd's inside. Each broken promise is wr
 where it is seen, since an observer must not raise; `verify` raises the first.
 
 Acceptance order is known without asking the dispatcher: a job takes its place when it is
-accepted, a delayed one when it falls due. Jobs tell of themselves what events do not: the
-delay they were submitted with, and whether their handlers extend their deadlines, are in
+accepted, a delayed one when it falls due. Jobs tell of themselves what events do not: when
+they fall due, and whether their handlers extend their deadlines, are in
 their metadata.
 """
 
@@ -21,11 +21,13 @@ from csjd import (
     AttemptCancelled,
     AttemptStarted,
     Cancelled,
+    DeadLetterDiscarded,
     DeadLetterRequeued,
     DispatcherStarted,
     DispatcherStopped,
     DispatcherStopping,
     Event,
+    Failed,
     HandlerDetached,
     HandlerStuck,
     Job,
@@ -36,11 +38,14 @@ from csjd import (
     JobSnoozed,
     MetricsSnapshot,
     Paused,
+    PermanentError,
     Resumed,
     SessionHalted,
     StopReport,
+    Succeeded,
     TimedOut,
 )
+from csjd._model.groups import leaves
 
 _ROUNDING = 1e-9  # seconds; sums of floats differ in their last bits
 
@@ -87,6 +92,14 @@ class Checker:
     detach_budget: int
     detach_grace: float
     duplicate_window: float
+    max_attempts: int
+    """Of the dispatcher's retry policy."""
+    final_types: frozenset[str] = frozenset()
+    """Types with `retry_on_timeout=False`."""
+    dead_letters: int = 1000
+    """`Config.history`."""
+    may_interrupt_from: float = math.inf
+    """When a stop may begin to interrupt; whoever asks for a stop says so, see `stop_asked`."""
     broken: list[str] = attrs.field(factory=list)
     """The promises broken so far, the first first."""
     live: dict[str, Seen] = attrs.field(factory=dict)
@@ -98,10 +111,18 @@ class Checker:
     _line: dict[str, list[Seen]] = attrs.field(factory=dict)
     """Live jobs by session."""
     _ended_at: dict[str, float] = attrs.field(factory=dict)
+    _returned: set[str] = attrs.field(factory=set)
+    """Running jobs whose handler has returned normally."""
+    _letters: dict[str, None] = attrs.field(factory=dict)
+    """Ids of dead letters, oldest first."""
     _inside: dict[str, int] = attrs.field(factory=dict)
     """Handlers running user code now, by job id: also after their attempt was booked."""
     _accepted: int = 0
     _paused: set[tuple[str | None, str | None]] = attrs.field(factory=set)
+    _succeeding: bool = False
+    """True while a success is being looked at."""
+    _left: int = 0
+    """Handlers that the last stop left behind; they take nothing from the budget."""
     _running: bool = False
     _stopping: bool = False
 
@@ -123,11 +144,17 @@ class Checker:
         """A handler has started a child, which calls `leave` when it ends."""
         self._inside[job.id] = self._inside.get(job.id, 0) + 1
 
-    def leave(self, job: Job) -> None:
-        """A handler has ended, with all its children."""
+    def leave(self, job: Job, *, returned: bool = False) -> None:
+        """A handler, or a child of it, has ended; *returned* means it returned normally."""
+        if returned:
+            self._returned.add(job.id)
         self._inside[job.id] -= 1
         if not self._inside[job.id]:
             del self._inside[job.id]
+
+    def stop_asked(self, grace: float) -> None:
+        """Somebody is about to call `stop(grace=grace)`."""
+        self.may_interrupt_from = min(self.may_interrupt_from, trio.current_time() + grace)
 
     def hit_by_cancel(self, job: Job) -> None:
         """A handler saw a cancellation that it had not asked for."""
@@ -145,7 +172,11 @@ class Checker:
         """Hear one event."""
         self.events.append(_line_of(event))
         match event:
+            case DeadLetterDiscarded(job=job):
+                self._letters.pop(job.id, None)
             case JobAccepted() | DeadLetterRequeued():
+                if isinstance(event, DeadLetterRequeued):
+                    self._letters.pop(event.job.id, None)
                 self._job_accepted(event.job, event.at, anew=isinstance(event, DeadLetterRequeued))
             case AttemptStarted():
                 self._attempt_started(event)
@@ -180,8 +211,8 @@ class Checker:
         window_ends = self._ended_at.get(job.id, -math.inf) + self.duplicate_window
         if window_ends > at + _ROUNDING and not anew:
             self.complain(f"{job.id} accepted within its duplicate window")
-        delay = 0.0 if anew else job.metadata.get("delay", 0.0)
-        seen = Seen(job, self._accepted, at, at + delay, at + delay)
+        due = at if anew else max(at, job.metadata.get("due", at))
+        seen = Seen(job, self._accepted, at, due, due)
         self._accepted += 1
         self.live[job.id] = seen
         if job.session is not None:
@@ -208,6 +239,7 @@ class Checker:
             self.complain(f"{job.id} started attempt {event.attempt}, not {seen.attempts}")
         seen.started, seen.worker = at, event.worker
         seen.cancelled, seen.cancelled_at, seen.detached = None, math.inf, False
+        self._returned.discard(job.id)
         busy = sum(
             each.worker == event.worker and each.started is not None and not each.detached
             for each in self.live.values()
@@ -233,6 +265,13 @@ class Checker:
         if seen.cancelled is not None:
             self.complain(f"{event.job.id} was cancelled twice")
         seen.cancelled, seen.cancelled_at = event.reason, event.at
+        assert seen.started is not None
+        timeout = seen.job.timeout or 0.0
+        if event.reason == "timed out" and event.at < seen.started + timeout - _ROUNDING:
+            self.complain(f"{event.job.id} timed out before its time")
+        early = event.at < self.may_interrupt_from - _ROUNDING
+        if event.reason == "stopped to shut down" and early:
+            self.complain(f"{event.job.id} was interrupted while the stop's grace lasted")
 
     def _put_off(self, event: JobRetried | JobSnoozed) -> None:
         seen = self._attempt_over(event.job, event.at)
@@ -253,20 +292,39 @@ class Checker:
         if seen is None:
             self.complain(f"{job.id} ended, but it was not live")
             return
+        self._succeeding = isinstance(outcome, Succeeded)
         if seen.started is not None:
             self._attempt_over(job, event.at)
         elif not isinstance(outcome, Cancelled):
             self.complain(f"{job.id} ended as {type(outcome).__name__} without an attempt")
         if outcome.attempts != seen.attempts:
             self.complain(f"{job.id} ended after {outcome.attempts} attempts, not {seen.attempts}")
+        self._succeeding = False
         if isinstance(outcome, TimedOut) and seen.cancelled != "timed out":
             self.complain(f"{job.id} timed out without having been cancelled for it")
+        if isinstance(outcome, (Failed, TimedOut)):
+            self._failed(seen, outcome)
         seen.ended = type(outcome).__name__
         self.ended[seen.ended] += 1
         self._ended_at[job.id] = event.at
         del self.live[job.id]
         if job.session is not None:
             self._line[job.session].remove(seen)
+
+    def _failed(self, seen: Seen, outcome: Failed | TimedOut) -> None:
+        job = seen.job
+        self._letters.pop(job.id, None)
+        self._letters[job.id] = None
+        while len(self._letters) > self.dead_letters:
+            del self._letters[next(iter(self._letters))]
+        causes = [*leaves(outcome.error), *leaves(outcome.error.__cause__ or outcome.error)]
+        permanent = any(isinstance(each, PermanentError) for each in causes) or (
+            not all(isinstance(each, Exception) for each in leaves(outcome.error))
+        )
+        final = isinstance(outcome, TimedOut) and job.type in self.final_types
+        allowed = job.max_attempts or self.max_attempts
+        if outcome.attempts < allowed and not permanent and not final:
+            self.complain(f"{job.id} failed after {outcome.attempts} of {allowed} attempts")
 
     def _deaf(self, event: HandlerDetached | HandlerStuck) -> None:
         seen = self._of(event.job, "given up on")
@@ -276,12 +334,16 @@ class Checker:
             self.complain(f"{event.job.id} was given up on within its grace")
         if isinstance(event, HandlerDetached):
             seen.detached = True
+            if not self._stopping and self._count(detached=True) > self.detach_budget + self._left:
+                self.complain(f"{event.job.id} was detached beyond the budget")
 
     def _attempt_over(self, job: Job, at: float) -> Seen | None:
         seen = self._of(job, "over")
         if seen is not None:
             if job.id in self._inside:
                 self.complain(f"an attempt of {job.id} was booked while its handler runs")
+            if job.id in self._returned and not self._succeeding:
+                self.complain(f"the handler of {job.id} returned, and it did not succeed")
             seen.started = None
             seen.detached = False
         return seen
@@ -295,6 +357,8 @@ class Checker:
 
     def _stopped(self, report: StopReport) -> None:
         self._running = self._stopping = False
+        self.may_interrupt_from = math.inf
+        self._left = self._count(detached=True)
         listed = [job.id for job in report.unfinished]
         if sorted(listed) != sorted(self.live):
             lost, extra = set(self.live) - set(listed), set(listed) - set(self.live)
@@ -328,6 +392,7 @@ class Checker:
             "failed": self.ended["Failed"] + self.ended["TimedOut"],
             "timed_out": self.ended["TimedOut"],
             "cancelled": self.ended["Cancelled"],
+            "dead_letters": len(self._letters),
             "running": self._count(detached=False),
             "detached": self._count(detached=True),
         }

@@ -1,20 +1,22 @@
 """
-Whether anything of csjd is left: tasks, threads, or a handler still running in one.
+Whether anything of csjd is left: tasks, or threads.
 
 Trio keeps idle threads for reuse; those are nobody's leak. A thread counts when csjd's
-code is on its stack.
+code is on its stack. Inside a Trio run its tasks are asked; outside, any coroutine of
+csjd that stands half-way is what a lost task looks like.
 """
 
+import gc
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from types import CoroutineType, FrameType
 
 import trio
 
 _HOME = str(Path(__file__).resolve().parent.parent)
-_OURS = str(Path(__file__).resolve().parent)
+_KIT = str(Path(__file__).resolve().parent)
 
 
 def assert_no_leaks() -> None:
@@ -41,9 +43,13 @@ def csjd_threads() -> list[str]:
 
 
 def csjd_tasks() -> list[str]:
-    """Return the tasks of csjd in the present Trio run, none outside of one."""
+    """Return the tasks of csjd in the present Trio run, or those that outlived theirs."""
     if not trio.lowlevel.in_trio_run():
-        return []
+        return [
+            f"coroutine {each.__qualname__}"
+            for each in gc.get_objects()
+            if type(each) is CoroutineType and each.cr_frame and _is_ours(each.cr_code.co_filename)
+        ]
     root = trio.lowlevel.current_root_task()
     return [f"task {task.name!r}" for task in _tasks(root) if task.name.startswith("csjd ")]
 
@@ -60,8 +66,11 @@ def _tasks(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
 def _place(frame: FrameType | None) -> str | None:
     """Return where on its stack a thread runs csjd's code, None if it does not."""
     while frame is not None:
-        file = frame.f_code.co_filename
-        if file.startswith(_HOME) and not file.startswith(_OURS):
-            return f"{file}:{frame.f_lineno}"
+        if _is_ours(frame.f_code.co_filename):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return None
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(_HOME) and not file.startswith(_KIT)

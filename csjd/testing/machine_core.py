@@ -46,9 +46,7 @@ class _Core:
     def add_worker(self, lanes: int) -> None:
         worker = self.backlog.add_worker()
         for _ in range(lanes):
-            lane = Lane(worker)
-            worker.lanes.append(lane)
-            self.lanes.append(lane)
+            self.lanes.append(self.backlog.add_lane(worker))
 
     def remove_worker(self, worker_id: int) -> None:
         self.backlog.remove_worker(self.backlog.workers[worker_id])
@@ -67,8 +65,8 @@ class _Core:
     def busy(self) -> list[Lane]:
         return [lane for lane in self.lanes if lane.entry is not None]
 
-    def home(self, session: str) -> int:
-        found = self.backlog.sessions.find(session)
+    def home(self, session: str, now: float) -> int:
+        found = self.backlog.sessions.find(session, now)
         assert found is not None, f"{session} has jobs and is bound to no worker"
         return found.worker.id
 
@@ -164,7 +162,7 @@ class CoreMachine(RuleBasedStateMachine):
     def take(self, data: st.DataObject) -> None:
         """Let a free lane look for work."""
         lane = data.draw(st.sampled_from(self.core.free()))
-        homes = {s: self.core.home(s) for s in SESSIONS if s and self._has_jobs(s)}
+        homes = {s: self.core.home(s, self.now) for s in SESSIONS if s and self._has_jobs(s)}
         entry = self.core.backlog.take(lane, self.now)
         picked = None if entry is None else entry.job.id
         wrong = self.model.wrong_pick(picked, lane.worker.id, lambda session: homes[session])
@@ -250,7 +248,7 @@ class CoreMachine(RuleBasedStateMachine):
             self.core.backlog.pause_session(session, self.now)
             self.model.held_sessions.add(session)
         else:
-            self.core.backlog.resume_session(session)
+            self.core.backlog.resume_session(session, self.now)
             self.model.held_sessions.discard(session)
 
     # --- workers -------------------------------------------------------------------------------
@@ -295,7 +293,7 @@ class CoreMachine(RuleBasedStateMachine):
         """A session with jobs keeps its worker as long as there is that worker."""
         if not hasattr(self, "model"):
             return
-        bound = {s: self.core.home(s) for s in SESSIONS if s and self._has_jobs(s)}
+        bound = {s: self.core.home(s, self.now) for s in SESSIONS if s and self._has_jobs(s)}
         for session, worker in bound.items():
             before = self.bound.get(session, worker)
             assert before == worker or before not in self.core.backlog.workers

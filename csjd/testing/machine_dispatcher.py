@@ -6,7 +6,8 @@ the model as it happens, so each start is judged at its own moment, and after ev
 the two must agree.
 """
 
-from typing import Any
+import math
+from typing import Any, cast
 
 import attrs
 import trio
@@ -46,7 +47,7 @@ from csjd import (
 )
 from csjd.testing.guest import TrioGuest
 from csjd.testing.leaks import csjd_tasks
-from csjd.testing.model import Model
+from csjd.testing.model import Model, ModelJob
 from csjd.testing.virtual import open_test_dispatcher
 from csjd.testing.wakeups import check_wakeups
 
@@ -74,6 +75,8 @@ class Shadow:
     model: Model
     wrong: str | None = None
     draining: bool = False
+    until: float = math.inf
+    """When the grace of the stop that is under way is over."""
     dispatcher: Dispatcher | None = None
 
     def __call__(self, event: Event) -> None:
@@ -112,11 +115,14 @@ class Shadow:
             case Paused() | Resumed():
                 self._held(event.type, event.session, on=isinstance(event, Paused))
             case DispatcherStarted(at=at):
+                self.until = math.inf
                 model.stopped = self.draining = False
                 model.fall_due(at)
-            case DispatcherStopping():
+            case DispatcherStopping(at=at, grace=grace):
                 self.draining = True
-            case DispatcherStopped(report=report):
+                self.until = at + grace
+            case DispatcherStopped(at=at, report=report):
+                model.fall_due(at - _EARLIER, draining=True)
                 model.stopped, self.draining = True, False
                 listed = [job.id for job in report.unfinished]
                 assert listed == model.unfinished(), f"{listed} reported, not {model.unfinished()}"
@@ -306,6 +312,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @rule(grace=st.sampled_from([0.0, 1.19, 5.0]))
     def stop(self, grace: float) -> None:
         """Begin to stop, or hurry a stop up."""
+        self.shadow.until = min(self.shadow.until, self.now + grace)
         self.guest.spawn(lambda: self.dispatcher.stop(grace=grace))
         self.guest.settle()
 
@@ -368,7 +375,9 @@ class DispatcherMachine(RuleBasedStateMachine):
             counts[JobState.RUNNING],
             counts[JobState.DETACHED],
         )
-        assert seen == expected, f"(ready, waiting, scheduled, running, detached): {seen}"
+        assert seen == expected, (
+            f"ready, waiting, scheduled, running, detached: {seen}, not {expected}"
+        )
         assert sorted(self.running) == sorted(
             each.job.id for each in model.jobs if each.running is not None
         )
@@ -376,15 +385,32 @@ class DispatcherMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_slept_through(self) -> None:
         """No lane idles that could take a job."""
-        if not hasattr(self, "dispatcher"):
+        if not hasattr(self, "dispatcher") or self._grace_is_over():
             return
         assert (found := self._plain(lambda: check_wakeups(self.dispatcher))) is None, found
         for each in self.stats():
             if each.lanes_busy < each.lanes and not each.leaving:
-                left = self._plain(
-                    lambda worker=each.worker: self.model.takeable(worker, self.shadow.home)
-                )
+                left = self._takeable(each.worker)
                 assert not left, f"worker {each.worker} is free and does not take {left[0].job.id}"
+
+    @invariant()
+    def no_stop_dawdles(self) -> None:
+        """A drain that has nothing to wait for is over."""
+        if not hasattr(self, "dispatcher") or not self.shadow.draining or self._grace_is_over():
+            return
+        until, jobs = self.shadow.until, self.model.jobs
+        backoffs = [each.due for each in jobs if each.placed and not each.snoozed and each.due]
+        busy = any(each.running is not None for each in jobs)
+        ready = any(self._takeable(each.worker) for each in self.stats())
+        assert busy or ready or any(due <= until for due in backoffs), "the drain waits for nothing"
+
+    def _takeable(self, worker: int) -> list[ModelJob]:
+        return cast(
+            list[ModelJob], self._plain(lambda: self.model.takeable(worker, self.shadow.home))
+        )
+
+    def _grace_is_over(self) -> bool:
+        return self.shadow.draining and self.now >= self.shadow.until
 
     @invariant()
     def no_lane_is_lost(self) -> None:

@@ -19,7 +19,18 @@ from random import Random
 import attrs
 import trio
 
-from csjd import Config, CsjdError, Dispatcher, DispatcherState, Event, Job, Registry, Retry
+from csjd import (
+    Config,
+    CsjdError,
+    Dispatcher,
+    DispatcherState,
+    DuplicateJobError,
+    Event,
+    Job,
+    QueueFullError,
+    Registry,
+    Retry,
+)
 from csjd.testing.behaviour import Misbehaviour, register_all
 from csjd.testing.checker import Checker, PromiseBrokenError
 from csjd.testing.idle import IdleWatch
@@ -71,13 +82,14 @@ class _Simulation:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = random = Random(seed)
+        retry = Retry(max_attempts=random.choice((1, 2, 3, 5)), max_delay=8.0)
         self.config = Config(
             workers=random.choice((1, 1, 2, 3, 5)),
             lanes=random.choice((1, 1, 2, 3)),
             max_pending=random.choice((None, None, 5, 20)),
             max_pending_per_session=random.choice((None, None, 3)),
             max_sessions=random.choice((None, None, 2, 4)),
-            retry=Retry(max_attempts=random.choice((1, 2, 3, 5)), max_delay=8.0),
+            retry=retry,
             job_timeout=random.choice((1.0, 4.0)),
             duplicate_window=random.choice((0.0, 2.0, 15.0)),
             detach_budget=random.choice((0, 0, 1, 3)),
@@ -92,6 +104,9 @@ class _Simulation:
             detach_budget=self.config.detach_budget,
             detach_grace=self.config.detach_grace,
             duplicate_window=self.config.duplicate_window,
+            max_attempts=retry.max_attempts,
+            final_types=frozenset({"final"}),
+            dead_letters=self.config.history,
         )
         self.sessions = [f"s{i}" for i in range(random.choice((1, 3, 8)))]
         self.misbehaviour = Misbehaviour(seed, self.checker, random.choice((0.05, 0.3, 0.7)))
@@ -112,6 +127,7 @@ class _Simulation:
                 self.misbehaviour.dispatcher = dispatcher
                 await self._with_faults(dispatcher)
                 await self._without_faults(dispatcher)
+                self.checker.stop_asked(self.config.stop_grace)
         self.checker.verify()
         assert_no_leaks()
         checker = self.checker
@@ -202,7 +218,8 @@ class _Simulation:
         job = self._job(random)
         delay = random.choice((0, 0, 0, random.uniform(0, 10)))
         if delay:
-            job = attrs.evolve(job, metadata={**job.metadata, "delay": delay})
+            due = trio.current_time() + delay
+            job = attrs.evolve(job, metadata={**job.metadata, "due": due})
         wait = random.random() < 0.2
         with trio.move_on_after(random.uniform(0, 5) if wait else math.inf):
             await dispatcher.submit(job, wait=wait, delay=delay)
@@ -211,7 +228,11 @@ class _Simulation:
         jobs = [self._job(random) for _ in range(random.randint(1, 12))]
         wait = random.random() < 0.2
         with trio.move_on_after(random.uniform(0, 5) if wait else math.inf):
-            report = await dispatcher.submit_batch(jobs, wait=wait)
+            try:
+                report = await dispatcher.submit_batch(jobs, wait=wait)
+            except (DuplicateJobError, QueueFullError) as error:
+                self.checker.complain(f"a batch raised for one bad job: {error}")
+                return
             taken = sum(receipt is not None for receipt in report.receipts)
             if taken != report.accepted or len(report.errors) != len(jobs) - taken:
                 self.checker.complain(f"a batch report contradicts itself: {report}")
@@ -223,8 +244,10 @@ class _Simulation:
             await dispatcher.submit(self.misbehaviour.job(f"j{number}", random, self.sessions))
 
     async def _stop_and_start(self, dispatcher: Dispatcher, random: Random) -> None:
+        grace = random.choice((None, 0, random.uniform(0, 10)))
+        self.checker.stop_asked(self.config.stop_grace if grace is None else grace)
         with trio.move_on_after(random.choice((0.5, math.inf))):
-            await dispatcher.stop(grace=random.choice((None, 0, random.uniform(0, 10))))
+            await dispatcher.stop(grace=grace)
         await trio.sleep(random.choice((0, random.uniform(0, 5))))
         await dispatcher.start()
 
