@@ -67,7 +67,9 @@ def grouped() -> dict[str, list[str]]:
 def _kind(value: object, name: str) -> str:
     if name == "Observer" or _is_subclass(value, csjd.Event):
         return "Events"
-    return "Errors" if _is_subclass(value, BaseException) else "More"
+    if _is_subclass(value, BaseException):
+        return "Errors"
+    return "Caching and batching" if name.startswith(("Batch", "Cache")) else "More"
 
 
 def _is_subclass(value: object, base: type) -> bool:
