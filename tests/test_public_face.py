@@ -10,7 +10,7 @@ import pytest
 import csjd
 
 PUBLIC = {name: value for name, value in vars(csjd).items() if not name.startswith("_")}
-ALIASES = {"Handler", "Observer", "Outcome"}
+ALIASES = {"BatchLoaderEvent", "CacheEvent", "Handler", "Observer", "Outcome"}
 MODULES = {"caching", "batching", "brokers", "metrics", "logs", "tracing", "web", "cli", "testing"}
 EXPORTED = {name: value for name, value in PUBLIC.items() if name not in MODULES}
 
