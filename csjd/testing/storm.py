@@ -10,6 +10,7 @@ import math
 import sys
 from random import Random
 
+import attrs
 import trio
 
 from csjd import (
@@ -119,8 +120,9 @@ class _Storm:
     async def _call_and_remove(self, dispatcher: Dispatcher) -> None:
         """Remove workers while calls to their lanes are under way."""
         dispatcher.pause()
-        await dispatcher.submit_batch([self._job() for _ in range(2)])
-        await trio.sleep(self.random.choice((0, 0, 5)))
+        jobs = [attrs.evolve(self._job(), session=None) for _ in range(self.random.randint(1, 2))]
+        await dispatcher.submit_batch(jobs)
+        await trio.sleep(self.random.choice((0, 5, 5)))  # time for lanes to park
         dispatcher.resume()
         workers = [each.worker for each in self._staying(dispatcher)]
         for worker in workers[: self.random.randint(0, len(workers) - 1)]:
