@@ -21,6 +21,7 @@ from csjd._model.errors import (
     JobStoreClosedError as JobStoreClosedError,
     JobStoreCorruptError as JobStoreCorruptError,
     JobStoreError as JobStoreError,
+    JobStoreFullError as JobStoreFullError,
     JobStoreLockedError as JobStoreLockedError,
     MissingBatchResultError as MissingBatchResultError,
     PermanentError as PermanentError,
@@ -93,10 +94,12 @@ from csjd._model.outcome import (
 )
 from csjd._model.registry import Registry as Registry
 from csjd._model.retry import Retry as Retry, RetryPolicy as RetryPolicy
+from csjd._model.storing import JobStore as JobStore
 from csjd._runtime.attempt import Attempt as Attempt
 from csjd._runtime.dispatcher import Dispatcher as Dispatcher
 from csjd._runtime.opening import open_dispatcher as open_dispatcher
 from csjd._runtime.receipts import BatchReport as BatchReport, Receipt as Receipt
+from csjd._store.file_store import FileJobStore as FileJobStore
 from csjd.batching import (
     BatchFetchAbandoned as BatchFetchAbandoned,
     BatchFetchFailed as BatchFetchFailed,

@@ -23,7 +23,6 @@ default_role = "code"
 autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 add_module_names = False
 python_maximum_signature_line_length = 80
 

@@ -212,6 +212,14 @@ class JobStoreClosedError(JobStoreError):
 
 
 @attrs.define(eq=False, slots=False)
+class JobStoreFullError(JobStoreError):
+    """The store's disk is full; nothing of the batch was kept, and the store goes on."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}. Nothing was kept; free some room and submit again"
+
+
+@attrs.define(eq=False, slots=False)
 class JobStoreCorruptError(JobStoreError):
     """The store's files are damaged; nothing was changed in them."""
 

@@ -48,9 +48,8 @@ class Drain:
         self._news = trio.Event()
 
     def note(self, entry: Entry, now: float) -> None:
-        """Note a job that ended, be it because it was cancelled while nothing ran."""
+        """Note a job that ended. No reason to look: lanes say when they rest, requests when done."""
         self.finished.append(entry.job.id)
-        self.look()
 
 
 @attrs.define(eq=False)
@@ -198,9 +197,9 @@ class Stopping:
         """Note that the dispatcher's task ends: nothing runs any more, or ever will."""
         scheduler = self.scheduler
         drain = scheduler.drain
-        if self.last_stop is None or drain is not None or scheduler.crash is not None:
+        if self.last_stop is None or drain is not None or not scheduler.backlog.stopped:
             self.last_stop = self._report(drain, ())
-        else:  # what was stuck may have ended since
+        else:  # nothing ran since that stop, but what was stuck may have ended
             self.last_stop = attrs.evolve(self.last_stop, unfinished=self._unfinished())
         if drain is not None:
             scheduler.drain = None

@@ -8,7 +8,8 @@ What csjd is tested with, for tests of programs that use it.
 * `TrioGuest`: a Trio program stepped through by plain code, such as a rule-based machine.
 * `csjd.testing.simulation.simulate`: one seeded run with everything going wrong.
 
-`machine_core` and `machine_dispatcher` need hypothesis and are imported by name.
+For stores: `csjd.testing.simfs` (a disk that forgets) and `csjd.testing.stores` (a
+conformance suite). `machine_core` and `machine_dispatcher` need hypothesis and are imported by name.
 """
 
 from csjd.testing.checker import Checker as Checker, PromiseBrokenError as PromiseBrokenError

@@ -34,8 +34,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
                 "SessionDistribution", "EndedJob", "DeadLetter", "StopReport", "StuckHandler"),
     "States": ("JobState", "JobStep", "LIFECYCLE", "DispatcherState", "DispatcherStep",
                "DISPATCHER_LIFECYCLE"),
+    "Caching and batching": ("open_cache", "TTLCache", "CacheStatistics", "open_batch_loader",
+                             "BatchLoader", "BatchStatistics"),
+    "Stores and brokers": ("FileJobStore", "JobStore", "Broker"),
 }  # fmt: skip
-"""Public names that belong together, the most important first; the rest is sorted by kind."""
+"""
+Public names that belong together, the most important first; the rest is sorted by kind.
+
+What a version does not have is left out.
+"""
 
 
 def public_names() -> list[str]:
@@ -49,22 +56,30 @@ def public_names() -> list[str]:
 
 def grouped() -> dict[str, list[str]]:
     """Return the public names by group; what no group claims is an event, an error or other."""
-    groups = {title: [n for n in names if hasattr(csjd, n)] for title, names in GROUPS.items()}
+    groups = {title: [n for n in names if n in vars(csjd)] for title, names in GROUPS.items()}
     claimed = {name for names in groups.values() for name in names}
     for name in public_names():
         if name not in claimed:
             groups.setdefault(_kind(getattr(csjd, name), name), []).append(name)
-    return groups
+    return {title: names for title, names in groups.items() if names}
 
 
 def _kind(value: object, name: str) -> str:
     if name == "Observer" or _is_subclass(value, csjd.Event):
         return "Events"
-    return "Errors" if _is_subclass(value, BaseException) else "More"
+    if _is_subclass(value, BaseException):
+        return "Errors"
+    return "Caching and batching" if name.startswith(("Batch", "Cache")) else "More"
 
 
 def _is_subclass(value: object, base: type) -> bool:
     return isinstance(value, type) and issubclass(value, base)
+
+
+BUILT_BY_USERS = frozenset(
+    {"Job", "Config", "Retry", "Registry", "Snooze", "RetryAfter", "logs.LogObserver"}
+)
+"""Classes whose signature is shown; all others are got from csjd, ready made."""
 
 
 # --- pages -------------------------------------------------------------------------------
@@ -78,9 +93,7 @@ def api_page(title: str, names: Iterable[str]) -> str:
 def _directive(name: str) -> str:
     value = getattr(csjd, name)
     if inspect.isclass(value):
-        # How a record is built concerns only those whom users build themselves.
-        built = name in {"Job", "Config", "Retry", "Registry", "Snooze", "RetryAfter"}
-        return f".. autoclass:: csjd.{name}\n" + ("" if built else "   :class-doc-from: class\n")
+        return f".. autoclass:: csjd.{name}\n"
     if inspect.isfunction(value):
         return f".. autofunction:: csjd.{name}\n"
     # Aliases and tables are plain values: what is said about them is only in the source.
@@ -197,8 +210,9 @@ def _cell(text: str) -> str:
 
 def pages() -> dict[str, str]:
     """Return every generated page by its file name."""
-    made = {f"{title.lower()}.md": api_page(title, names) for title, names in grouped().items()}
-    index = "\n".join(f"{title} <{title.lower()}>" for title in grouped())
+    titles = {title.lower().replace(" ", "-"): title for title in grouped()}
+    made = {f"{slug}.md": api_page(title, grouped()[title]) for slug, title in titles.items()}
+    index = "\n".join(f"{title} <{slug}>" for slug, title in titles.items())
     return {
         **made,
         "index.md": f"# Public names\n\nAll of them: `import csjd`.\n\n"
@@ -240,6 +254,23 @@ def read_docstring(
         lines[:] = GoogleDocstring(lines, config, app).lines()
 
 
+def tidy_signature(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    signature: str | None,
+    result: str | None,
+) -> tuple[str, str | None] | None:
+    """Leave out how a class is built that users never build, and defaults made by a function."""
+    if what not in {"class", "exception"} or not name.startswith("csjd.") or not signature:
+        return None
+    if name.removeprefix("csjd.") not in BUILT_BY_USERS:
+        return "", None
+    return signature.replace("NOTHING", "...").replace("mappingproxy({})", "{}"), result
+
+
 def unlink_builtin(app: Sphinx, doctree: nodes.document) -> None:
     """Keep the annotation `type[...]` from being linked to fields of that name."""
     for node in list(doctree.findall(pending_xref)):
@@ -266,6 +297,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Connect to Sphinx."""
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-docstring", read_docstring)
+    app.connect("autodoc-process-signature", tidy_signature)
     app.connect("doctree-read", unlink_builtin)
     app.connect("missing-reference", resolve_private)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,6 +16,7 @@ Point: TypeAlias = tuple[float, float]
 
 WIDTH, HEIGHT = 116.0, 40.0  # of a box
 _BOW = 0.13  # how far an arrow bends, as a share of its length
+_NAMED_AT = 0.34  # of an arrow's way: nearer to its start, where no other name is
 _ROOM = 6.0  # between an arrow's head and the box
 
 
@@ -32,17 +33,17 @@ class Layout:
 
 
 JOB_LAYOUT = Layout(
-    size=(900, 470),
+    size=(900, 500),
     centres={
         JobState.WAITING: (75, 60),
         JobState.PARKED: (75, 260),
         JobState.READY: (300, 160),
-        JobState.SCHEDULED: (300, 330),
+        JobState.SCHEDULED: (300, 350),
         JobState.RUNNING: (570, 160),
-        JobState.DETACHED: (570, 330),
+        JobState.DETACHED: (570, 350),
         JobState.SUCCEEDED: (825, 60),
         JobState.FAILED: (825, 245),
-        JobState.CANCELLED: (435, 440),
+        JobState.CANCELLED: (435, 470),
     },
     ends=frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
     quiet=frozenset({JobStep.CANCEL}),
@@ -125,7 +126,8 @@ def _arrow(step: enum.Enum, source: State, target: State, layout: Layout) -> str
 def _label(ends: tuple[State, State], steps: list[enum.Enum], layout: Layout) -> str:
     start, bend, end = _curve(*(layout.centres[state] for state in ends))
     tail, tip = _edge_point(start, bend, 0), _edge_point(end, bend, _ROOM)
-    x, y = ((a + 2 * b + c) / 4 for a, b, c in zip(tail, bend, tip, strict=True))
+    a, b, c = (1 - _NAMED_AT) ** 2, 2 * _NAMED_AT * (1 - _NAMED_AT), _NAMED_AT**2
+    x, y = (a * p + b * q + c * r for p, q, r in zip(tail, bend, tip, strict=True))
     words = " / ".join(step.name.lower().replace("_", " ") for step in steps)
     return f'<text class="label" x="{x:.1f}" y="{y + 4:.1f}">{escape(words)}</text>'
 

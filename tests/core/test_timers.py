@@ -18,10 +18,10 @@ def test_jobs_fall_due_in_order_and_cancelled_ones_never(plan: list[tuple[int, b
     )
     assert times.size == len(left)
     assert {each.order for each in times.entries()} == {order for _, order in left}
-    for due, order in left:
-        assert times.next_due() == due
-        assert times.pop_due(due - 0.5) is None
-        found = times.pop_due(due)
+    for moment, order in left:
+        assert times.next_due() == moment
+        assert times.pop_due(moment - 0.5) is None
+        found = times.pop_due(moment)
         assert found is entries[order]
         assert found.holder is None
     assert times.next_due() is None

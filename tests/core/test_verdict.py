@@ -97,7 +97,7 @@ class _Odd(BaseException):
 )
 def test_what_is_no_exception_is_a_panic_and_final(error: Any) -> None:
     if error is trio.Cancelled:
-        error = trio.Cancelled._create(source="unknown")  # type: ignore[attr-defined]
+        error = trio.Cancelled._create(source="unknown")
     verdict = _judge(error)
     assert (verdict.kind, verdict.panic) == (Kind.FAIL, True)
 

@@ -18,6 +18,12 @@ class _Vague(tzinfo):
     def utcoffset(self, at: datetime | None) -> None:
         return None
 
+    def dst(self, at: datetime | None) -> None:
+        return None
+
+    def tzname(self, at: datetime | None) -> None:
+        return None
+
 
 def test_job_without_id_gets_one_that_sorts_by_age() -> None:
     ids = [csjd.Job(type="t").id for _ in range(2000)]

@@ -10,6 +10,9 @@ import trio.testing
 import csjd
 from csjd import Dispatcher, Job, Receipt
 
+PATIENCE = 100_000
+"""Virtual seconds after which a test fails instead of waiting for ever."""
+
 NO_WAIT = csjd.Retry(max_attempts=3, min_delay=0, jitter=0)
 ONCE = csjd.Retry(max_attempts=1)
 
@@ -28,7 +31,8 @@ async def opened(
             nursery, csjd.Config(**settings), registry=registry, observers=observers
         ) as dispatcher,
     ):
-        yield dispatcher
+        with trio.fail_after(PATIENCE):
+            yield dispatcher
 
 
 class Log:
@@ -110,6 +114,11 @@ async def submit(dispatcher: Dispatcher, type: str, payload: Any = None, **field
     """Submit a job; `wait` and `delay` go to `submit`, the rest are fields of the job."""
     options = {name: fields.pop(name) for name in ("wait", "delay") if name in fields}
     return await dispatcher.submit(Job(type=type, payload=payload, **fields), **options)
+
+
+def state(receipt: Receipt) -> csjd.JobState:
+    """Return where the job is now; a call, because type checkers believe properties."""
+    return receipt.state
 
 
 async def at(time: float) -> None:

@@ -12,10 +12,10 @@ from trio.testing import MockClock
 
 import csjd
 from csjd import Job
-from tests.runtime.scene import balanced, opened, submit, work
+from tests.runtime.scene import balanced, opened, state, submit, work
 
 
-def _unchanged(before: csjd.MetricsSnapshot, after: csjd.MetricsSnapshot, **differing: int) -> bool:
+def _unchanged(before: csjd.MetricsSnapshot, after: csjd.MetricsSnapshot, **differing: Any) -> bool:
     return after == attrs.evolve(before, **differing)
 
 
@@ -23,11 +23,11 @@ async def test_job_runs_and_its_receipt_tells_the_outcome(autojump_clock: MockCl
     async with opened(work().registry) as dispatcher:
         receipt = await submit(dispatcher, "sleep", 3, id="a")
         assert receipt.job.id == "a"
-        assert receipt.state in (csjd.JobState.READY, csjd.JobState.RUNNING)
+        assert state(receipt) in (csjd.JobState.READY, csjd.JobState.RUNNING)
         outcome = await receipt.outcome()
         assert outcome == csjd.Succeeded(job=receipt.job, attempts=1, duration=3.0, result="a")
         assert await receipt.result() == "a"
-        assert receipt.state is csjd.JobState.SUCCEEDED
+        assert state(receipt) is csjd.JobState.SUCCEEDED
 
 
 async def test_open_dispatcher_needs_nothing_but_a_nursery() -> None:
