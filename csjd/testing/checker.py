@@ -390,7 +390,6 @@ class Checker:
 
     def compare(self, m: MetricsSnapshot) -> None:
         """Compare the dispatcher's numbers with our own; ask only when every task waits."""
-        self._check_deadlines()
         ours = {
             "accepted": self._accepted,
             "live": len(self.live),
@@ -414,7 +413,8 @@ class Checker:
     def _count(self, *, detached: bool) -> int:
         return sum(s.started is not None and s.detached is detached for s in self.live.values())
 
-    def _check_deadlines(self) -> None:
+    def check_deadlines(self) -> None:
+        """Look for attempts past their deadline; ask only when every task waits."""
         now = trio.current_time()
         for seen in self.live.values():
             deadline = seen.job.timeout

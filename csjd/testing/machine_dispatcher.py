@@ -455,7 +455,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @property
     def now(self) -> float:
         """The virtual time."""
-        return cast(float, self._plain(trio.current_time))
+        return cast("float", self._plain(trio.current_time))
 
     def stats(self) -> Any:
         """Return the workers' numbers."""
