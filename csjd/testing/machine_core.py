@@ -26,7 +26,7 @@ SESSIONS = (None, "s0", "s1", "s2", "s3")
 IDS = [f"j{number}" for number in range(30)]
 
 
-async def _never_called(job: Job) -> None:
+async def _never_called(job: Job) -> None:  # noqa: ASYNC124  a handler that nobody calls
     raise AssertionError("the core calls no handlers")
 
 

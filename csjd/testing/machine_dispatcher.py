@@ -235,7 +235,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     async def _wait_to_be_told(self, running: Running) -> None:
         try:
             await running.told.wait()
-        except trio.Cancelled:
+        except trio.Cancelled:  # noqa: ASYNC103  deaf on purpose
             if not running.deaf:
                 raise
             with trio.CancelScope(shield=True):
