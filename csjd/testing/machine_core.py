@@ -145,6 +145,8 @@ class CoreMachine(RuleBasedStateMachine):
         job = Job(type=type, id=id, session=session, priority=priority)
         expected = self.model.refusal(job, self.now)
         due = self.now + delay if delay else 0.0
+        # Pausing a session binds it, too, and that may have been long ago.
+        fresh = session and self.core.backlog.sessions.find(session, self.now) is None
         refusal: CsjdError | None = None
         try:
             self.core.backlog.admit(job, _SPECS[type], self.now, due)
@@ -154,7 +156,7 @@ class CoreMachine(RuleBasedStateMachine):
         if refusal is not None:
             return
         self.model.accept(job, self.now, delay)
-        if session is not None and session not in self.bound:
+        if session and fresh:
             self._check_load(session)
 
     def _check_load(self, session: str) -> None:

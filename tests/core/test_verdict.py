@@ -66,7 +66,7 @@ def test_last_failure_is_final_with_its_error() -> None:
         (_group(ValueError(), csjd.Snooze(8)), Kind.RETRY, 8),
         (_group(ValueError(), OSError()), Kind.RETRY, 1),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_handler_steers_by_the_leaves_of_what_it_raises(
     error: BaseException, kind: Kind, delay: float
@@ -93,7 +93,7 @@ class _Odd(BaseException):
 @pytest.mark.parametrize(
     "error",
     [SystemExit(3), GeneratorExit(), _Odd(), _group(ValueError(), _Odd()), trio.Cancelled],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_exception_is_a_panic_and_final(error: Any) -> None:
     if error is trio.Cancelled:
@@ -102,7 +102,11 @@ def test_what_is_no_exception_is_a_panic_and_final(error: Any) -> None:
     assert (verdict.kind, verdict.panic) == (Kind.FAIL, True)
 
 
-@pytest.mark.parametrize("error", [ValueError(), csjd.PermanentError(), SystemExit()], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [ValueError(), csjd.PermanentError(), SystemExit()],
+    ids=lambda value: type(value).__name__,
+)
 def test_the_recorded_reason_decides_whatever_the_handler_raised(error: BaseException) -> None:
     cancelled = _judge(error, reason=CancelReason.REQUEST)
     assert cancelled.kind is Kind.CANCEL
@@ -149,7 +153,9 @@ def test_own_policy_is_asked_with_what_it_needs() -> None:
     assert (attempt, given, type(random)) == (2, error, Random)
 
 
-@pytest.mark.parametrize("answer", [-1, math.nan, math.inf, 10**400, "1", True], ids=repr)
+@pytest.mark.parametrize(
+    "answer", [-1, math.nan, math.inf, 10**400, "1", True], ids=lambda value: type(value).__name__
+)
 def test_nonsense_from_a_policy_ends_its_job_and_nothing_else(answer: Any) -> None:
     error = ValueError()
     verdict = _judge(error, policy=lambda *_: answer)

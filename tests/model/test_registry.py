@@ -80,7 +80,7 @@ async def _async_generator(job: csjd.Job) -> AsyncIterator[int]:  # noqa: ASYNC1
 @pytest.mark.parametrize(
     "handler",
     [None, 5, "one", lambda: None, lambda a, b, c: None, _generator, _async_generator],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_be_a_handler_is_refused(handler: Any) -> None:
     registry = csjd.Registry()

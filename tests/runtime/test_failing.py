@@ -40,7 +40,7 @@ async def test_failed_attempts_are_repeated_with_backoff(autojump_clock: MockClo
         ((ExceptionGroup("", [csjd.Snooze(2), ValueError()]), "end"), [0, 2], 2),
         ((csjd.RetryAfter(0), csjd.RetryAfter(0), "end"), [0, 0, 0], 3),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 async def test_handler_steers_its_job_by_what_it_raises(
     steps: Any, times: list[float], attempts: int, autojump_clock: MockClock
@@ -59,7 +59,7 @@ async def test_handler_steers_its_job_by_what_it_raises(
         csjd.PermanentError("never"),
         ExceptionGroup("", [csjd.RetryAfter(1), ExceptionGroup("", [csjd.PermanentError()])]),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 async def test_permanent_error_ends_the_job(error: Exception) -> None:
     async with opened(work().registry, retry=STEADY) as dispatcher:
@@ -116,7 +116,7 @@ class Odd(BaseException):
 @pytest.mark.parametrize(
     "error",
     [SystemExit(3), GeneratorExit(), Odd(), BaseExceptionGroup("", [ValueError(), Odd()])],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("threaded", [False, True])
 async def test_panic_is_counted_and_final_and_the_lane_lives_on(

@@ -98,7 +98,7 @@ MUTABLE: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", IMMUTABLE, ids=repr)
+@pytest.mark.parametrize("value", IMMUTABLE, ids=lambda value: type(value).__name__)
 async def test_immutable_payload_is_passed_as_it_is(value: Any) -> None:
     assert is_immutable(value)
     async with opened() as dispatcher:
@@ -106,7 +106,7 @@ async def test_immutable_payload_is_passed_as_it_is(value: Any) -> None:
         assert await (await submit(dispatcher, "same", value)).result()
 
 
-@pytest.mark.parametrize("value", MUTABLE, ids=repr)
+@pytest.mark.parametrize("value", MUTABLE, ids=lambda value: type(value).__name__)
 def test_whatever_can_be_changed_counts_as_mutable(value: Any) -> None:
     assert not is_immutable(value)
 

@@ -113,7 +113,11 @@ async def test_outcome_of_the_handlers_own_exception_object(autojump_clock: Mock
         assert outcome.error is error
 
 
-@pytest.mark.parametrize("value", [None, ValueError("returned, not raised"), ..., [1]], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [None, ValueError("returned, not raised"), ..., [1]],
+    ids=lambda value: type(value).__name__,
+)
 async def test_whatever_a_handler_returns_is_its_result(value: Any) -> None:
     async with opened() as dispatcher:
 

@@ -82,7 +82,9 @@ async def test_what_is_no_job_is_refused(thing: Any) -> None:
         assert _unchanged(before, dispatcher.metrics(), invalid=1)
 
 
-@pytest.mark.parametrize("delay", [-1, math.nan, math.inf, "1", None, 10**400], ids=repr)
+@pytest.mark.parametrize(
+    "delay", [-1, math.nan, math.inf, "1", None, 10**400], ids=lambda value: type(value).__name__
+)
 async def test_unusable_delay_is_refused(delay: Any) -> None:
     async with opened(work().registry) as dispatcher:
         before = dispatcher.metrics()
@@ -98,7 +100,9 @@ async def test_delay_and_run_at_exclude_each_other() -> None:
             await submit(dispatcher, "nothing", run_at=soon, delay=1)
 
 
-@pytest.mark.parametrize("payload", [b"x" * 11, "x" * 11, "é" * 6, bytearray(11)], ids=repr)
+@pytest.mark.parametrize(
+    "payload", [b"x" * 11, "x" * 11, "é" * 6, bytearray(11)], ids=lambda value: type(value).__name__
+)
 async def test_payload_that_is_too_large_is_refused(payload: Any) -> None:
     async with opened(work().registry, max_payload=10) as dispatcher:
         before = dispatcher.metrics()
@@ -205,7 +209,7 @@ async def test_dispatcher_that_was_never_opened_refuses_everything() -> None:
     assert balanced(dispatcher.metrics())
 
 
-@pytest.mark.parametrize("grace", [-1, math.nan, "1"], ids=repr)
+@pytest.mark.parametrize("grace", [-1, math.nan, "1"], ids=lambda value: type(value).__name__)
 async def test_unusable_grace_is_refused(grace: Any) -> None:
     async with opened() as dispatcher:
         with pytest.raises(ValueError, match=r"^grace must be"):

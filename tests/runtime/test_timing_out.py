@@ -76,7 +76,9 @@ async def test_handler_that_swallows_its_cancellation_has_succeeded(
         assert await (await submit(dispatcher, "sleep", 2)).result()
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), csjd.Snooze(5), Exception()], ids=repr)
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), csjd.Snooze(5), Exception()], ids=lambda value: type(value).__name__
+)
 async def test_whatever_a_timed_out_handler_raises_it_has_timed_out(
     error: Exception, autojump_clock: MockClock
 ) -> None:

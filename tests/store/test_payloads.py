@@ -100,7 +100,7 @@ def nested(depth: int) -> object:
         {2**64: 1},
         nested(MAX_DEPTH + 2),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_payload_that_would_not_come_back_is_refused(payload: object) -> None:
     with pytest.raises(InvalidJobError) as caught:
