@@ -15,8 +15,8 @@ import attrs
 
 from benchmarks._kit.rows import Row
 
-WIDTH = 760
-LABELS = 300
+WIDTH = 800
+LABELS = 350
 """Where the scale begins."""
 RIGHT = WIDTH - 92
 """Where it ends; the verdict stands beyond."""
