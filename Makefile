@@ -4,17 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q
 
-.PHONY: demo test lint types tests docs bench changelog clean
+.PHONY: demo test lint types tests crash docs crash bench changelog clean
 
 demo: $(VENV)/.ready-demo
 	$(BIN)/python -m examples.demo
 
-test: lint types tests
+test: lint types tests docs
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/flake8-async --enable=ASYNC csjd examples benchmarks $$(git ls-files 'tests/*.py')
+	$(BIN)/flake8-async --enable=ASYNC $$(git ls-files '*.py')
 
 types: $(VENV)/.ready-test
 	$(BIN)/mypy
@@ -23,10 +23,14 @@ types: $(VENV)/.ready-test
 tests: $(VENV)/.ready-test
 	$(PYTEST)
 
-docs: $(VENV)/.ready-docs
+# The store's battery at full size: real kills by the thousand, every crash state we can name.
+crash: $(VENV)/.ready-test
+	CSJD_CRASH=full $(PYTEST) tests/store
+
+docs: $(VENV)/.ready-test
 	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
 
-bench: $(VENV)/.ready-demo
+bench: $(VENV)/.ready-bench
 	$(BIN)/python -m benchmarks
 
 changelog: $(VENV)/bin/python
@@ -34,7 +38,7 @@ changelog: $(VENV)/bin/python
 	$(BIN)/towncrier build --yes --version $(VERSION)
 
 clean:
-	rm -rf $(VENV) docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build docs/_build docs/reference/_generated .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +52,6 @@ $(VENV)/.ready-test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-$(VENV)/.ready-docs: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+$(VENV)/.ready-bench: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@

@@ -7,6 +7,7 @@ Start with `open_dispatcher`, `Registry` and `Job`.
 from csjd._model.config import Config as Config
 from csjd._model.errors import (
     BatchLoaderClosedError as BatchLoaderClosedError,
+    CacheClosedError as CacheClosedError,
     CsjdError as CsjdError,
     DeadLetterNotFoundError as DeadLetterNotFoundError,
     DispatcherClosedError as DispatcherClosedError,
@@ -20,6 +21,7 @@ from csjd._model.errors import (
     JobStoreClosedError as JobStoreClosedError,
     JobStoreCorruptError as JobStoreCorruptError,
     JobStoreError as JobStoreError,
+    JobStoreFullError as JobStoreFullError,
     JobStoreLockedError as JobStoreLockedError,
     MissingBatchResultError as MissingBatchResultError,
     PermanentError as PermanentError,
@@ -92,7 +94,30 @@ from csjd._model.outcome import (
 )
 from csjd._model.registry import Registry as Registry
 from csjd._model.retry import Retry as Retry, RetryPolicy as RetryPolicy
+from csjd._model.storing import JobStore as JobStore
 from csjd._runtime.attempt import Attempt as Attempt
 from csjd._runtime.dispatcher import Dispatcher as Dispatcher
 from csjd._runtime.opening import open_dispatcher as open_dispatcher
 from csjd._runtime.receipts import BatchReport as BatchReport, Receipt as Receipt
+from csjd._store.file_store import FileJobStore as FileJobStore
+from csjd.batching import (
+    BatchFetchAbandoned as BatchFetchAbandoned,
+    BatchFetchFailed as BatchFetchFailed,
+    BatchFetchStarted as BatchFetchStarted,
+    BatchFetchSucceeded as BatchFetchSucceeded,
+    BatchLoader as BatchLoader,
+    BatchLoaderEvent as BatchLoaderEvent,
+    BatchLoaderStatistics as BatchLoaderStatistics,
+    open_batch_loader as open_batch_loader,
+)
+from csjd.caching import (
+    CacheEntryEvicted as CacheEntryEvicted,
+    CacheEvent as CacheEvent,
+    CacheLoadAbandoned as CacheLoadAbandoned,
+    CacheLoadFailed as CacheLoadFailed,
+    CacheLoadStarted as CacheLoadStarted,
+    CacheLoadSucceeded as CacheLoadSucceeded,
+    CacheStatistics as CacheStatistics,
+    TTLCache as TTLCache,
+    open_cache as open_cache,
+)

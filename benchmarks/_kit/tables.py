@@ -44,6 +44,12 @@ def _shown(value: Any) -> str:
         case int():
             return f"{value:,}"
         case float():
-            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 0.1 else f"{value:.2f}"
+            return (
+                f"{value:,.0f}"
+                if abs(value) >= 1000
+                else f"{value:.3g}"
+                if abs(value) < 0.1
+                else f"{value:.2f}"
+            )
         case _:
             return str(value)

@@ -9,6 +9,7 @@ head of a session keeps its place at the head until it has ended.
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -24,7 +25,7 @@ from csjd._core.timers import DueTimes
 from csjd._model.config import Config
 from csjd._model.errors import DuplicateJobError, QueueFullError
 from csjd._model.handler import HandlerSpec, OnFailure
-from csjd._model.job import Job
+from csjd._model.job import NO_METADATA, Job
 from csjd._model.lifecycle import LIFECYCLE, JobState, JobStep
 from csjd._model.metrics import DeadLetter
 
@@ -70,11 +71,22 @@ class Backlog:
     """By paused type: ready jobs whose turn had come, in that order."""
     held_sessions: set[Session] = attrs.field(factory=set)
     """Those paused or halted."""
-    dead_letters: OrderedDict[str, tuple[Entry, DeadLetter]] = attrs.field(factory=OrderedDict)
-    """By job id, oldest first."""
+    dead_letters: OrderedDict[str, tuple[HandlerSpec, bool, DeadLetter]] = attrs.field(
+        factory=OrderedDict
+    )
+    """By job id, oldest first: how it is run, whether attempts need copies, and the letter."""
+    leaving: dict[int, Worker] = attrs.field(factory=dict)
+    """Workers that were removed and still run something, by id."""
     _order: int = 0
     _picks: int = 0
     _next_worker: int = 0
+    _limited: bool = attrs.field(init=False)
+    """Whether any limit is set that a job could be refused for."""
+
+    def __attrs_post_init__(self) -> None:
+        config = self.config
+        limits = (config.max_pending, config.max_pending_per_session, config.max_sessions)
+        self._limited = any(limit is not None for limit in limits)
 
     @classmethod
     def empty(cls, config: Config) -> "Backlog":
@@ -92,41 +104,11 @@ class Backlog:
 
     # --- coming in ---------------------------------------------------------------------
 
-    def check(self, job: Job, now: float) -> None:
-        """
-        Refuse a job whose id is taken or for which there is no room.
-
-        Raises:
-            DuplicateJobError: The id is live, or ended within the window.
-            QueueFullError: A limit is reached.
-        """
-        if self.ids.refuses(job.id, now):
-            raise DuplicateJobError(job.id, live=self.ids.find(job.id) is not None)
-        if (full := self.lacks_room(job)) is not None:
-            raise full
-
-    def lacks_room(self, job: Job) -> QueueFullError | None:
-        """Return the limit that keeps *job* out, None if there is room for it."""
-        config = self.config
-        if config.max_pending is not None and self.ledger.live >= config.max_pending:
-            return QueueFullError("max_pending", config.max_pending)
-        if job.session is None:
-            return None
-        session = self.sessions.find(job.session)
-        pending = session.pending if session else 0
-        limit = config.max_pending_per_session
-        if limit is not None and pending >= limit:
-            return QueueFullError("max_pending_per_session", limit, job.session)
-        limit = config.max_sessions
-        if limit is not None and not pending and self.sessions.active >= limit:
-            return QueueFullError("max_sessions", limit, job.session)
-        return None
-
     def admit(
         self, job: Job, spec: HandlerSpec, now: float, due: float = 0.0, copies: bool = False
     ) -> Entry:
         """
-        Take in a job that `check` has let pass.
+        Take in a job, or refuse it and change nothing.
 
         Args:
             job: The job.
@@ -134,9 +116,18 @@ class Backlog:
             now: The time.
             due: When it may start; anything up to *now* means at once.
             copies: Whether each attempt needs its own copy of payload or metadata.
+
+        Raises:
+            DuplicateJobError: The id is live, or ended within the window.
+            QueueFullError: A limit is reached.
         """
-        entry = Entry(job, spec, self._next_order(), now, copies)
-        self.ids.add(entry, now)
+        known = self.ids.known
+        if job.id in known and self.ids.refuses(job.id, now):
+            raise DuplicateJobError(job.id, live=self.ids.find(job.id) is not None)
+        if self._limited and (full := self.lacks_room(job, now)) is not None:
+            raise full
+        self._order = order = self._order + 1
+        known[job.id] = entry = Entry(job, spec, order, now, copies)
         self.ledger.accepted += 1
         if job.session is not None:
             entry.session = self.sessions.enter(job.session, now)
@@ -147,9 +138,72 @@ class Backlog:
             self._line_up(entry)
         return entry
 
-    def _next_order(self) -> int:
-        self._order += 1
-        return self._order
+    def admit_plain(
+        self, jobs: Iterable[Job], specs: Mapping[str, HandlerSpec], now: float
+    ) -> list[Entry]:
+        """
+        Take in *jobs* up to the first that is not plain, and return the entries of those.
+
+        Does to each what `admit` does, at half the price, because what is the same for all
+        is done once: most jobs come in batches, carry bytes, are due at once and know
+        neither priorities nor limits. What is not plain is left to `admit`, and so is
+        every refusal.
+        """
+        if self._limited:
+            return []
+        known, enter, most = self.ids.known, self.sessions.enter, self.config.max_payload
+        shared, order = self.shared, self._order
+        entries: list[Entry] = []
+        sessionless: list[Entry] = []
+        for job in jobs:
+            if type(job) is not Job or job.id in known:
+                break
+            spec = specs.get(job.type)
+            payload = job.payload
+            if (
+                spec is None
+                or spec.payload is not None
+                or (payload is not None and (type(payload) is not bytes or len(payload) > most))
+                or job.metadata is not NO_METADATA
+                or job.run_at is not None
+                or job.priority
+            ):
+                break
+            order += 1
+            known[job.id] = entry = Entry(job, spec, order, now)
+            entries.append(entry)
+            if job.session is None:
+                sessionless.append(entry)
+            else:
+                entry.session = session = enter(job.session, now)
+                if session.append(entry):
+                    self._offer(entry)
+                else:
+                    entry.state = _QUEUE[entry.state]
+        self._order = order
+        self.ledger.accepted += len(entries)
+        if sessionless:
+            shared.extend(sessionless)
+            if self.calls.parked and not self.idle:
+                self.calls.call_any()
+        return entries
+
+    def lacks_room(self, job: Job, now: float) -> QueueFullError | None:
+        """Return the limit that keeps *job* out, None if there is room for it."""
+        config = self.config
+        if config.max_pending is not None and self.ledger.live >= config.max_pending:
+            return QueueFullError("max_pending", config.max_pending)
+        if job.session is None:
+            return None
+        session = self.sessions.find(job.session, now)
+        pending = session.pending if session else 0
+        limit = config.max_pending_per_session
+        if limit is not None and pending >= limit:
+            return QueueFullError("max_pending_per_session", limit, job.session)
+        limit = config.max_sessions
+        if limit is not None and not pending and self.sessions.active >= limit:
+            return QueueFullError("max_sessions", limit, job.session)
+        return None
 
     def _line_up(self, entry: Entry) -> None:
         """Give a READY entry its place: at the end of its session, or of the shared queue."""
@@ -164,12 +218,15 @@ class Backlog:
         session = entry.session
         if session is None:
             self.shared.push(entry)
-            if not self.idle:
-                self.calls.call_any()
-        elif not session.held:
-            worker = self.sessions.home(session)
+            calls = self.calls
+            if calls.parked and not calls.shared_called and not self.idle:
+                calls.call_any()
+        elif not (session.paused or session.halted):
+            worker = session.worker
+            if worker.leaving or worker.blocked:
+                worker = self.sessions.move(session)
             worker.ready.push(entry)
-            if not self.idle:
+            if worker.parked and not self.idle:
                 self.calls.call_worker(worker)
 
     # --- being taken -------------------------------------------------------------------
@@ -177,22 +234,27 @@ class Backlog:
     def take(self, lane: Lane, now: float) -> Entry | None:
         """Let *lane* start the job that is first for it; None if there is none it may take."""
         worker = lane.worker
-        if self.stopped or self.paused or worker.leaving:
+        own, shared = worker.ready, self.shared
+        if not (own.size or shared.size) or self.stopped or self.paused or worker.leaving:
             return None
-        self._picks += 1
-        entry = self._choose(worker.ready, self.shared, oldest=self._picks % OLDEST_EVERY == 0)
+        pick = self._picks + 1
+        if self.set_aside or pick % OLDEST_EVERY == 0 or (own.size and shared.size):
+            entry = self._choose(own, shared, oldest=pick % OLDEST_EVERY == 0)
+        else:  # nearly always: one queue, and its first
+            entry = own.pop() if own.size else shared.pop()
         if entry is None:
             return None
-        entry.queue.take(entry)  # type: ignore[union-attr]  # a ready queue has it
+        self._picks = pick
         entry.state = _START[entry.state]
         entry.attempts += 1
-        entry.lane = lane
+        entry.holder = lane
         lane.entry = entry
         lane.started = now
-        worker.attempts += 1
-        self.ledger.attempts += 1
-        self.ledger.wait.record(now - entry.since)
-        if self.calls.parked:
+        lane.note_wait(now - entry.since)
+        calls = self.calls
+        if (own.size and worker.parked) or (
+            shared.size and calls.parked and not calls.shared_called
+        ):
             self.call_for(worker)
         return entry
 
@@ -205,16 +267,19 @@ class Backlog:
         if self.shared.size:
             self.calls.call_any()
 
-    def _choose(self, own: ReadyQueue, shared: ReadyQueue, oldest: bool) -> Entry | None:
-        mine = self._first(own, oldest) if own.size else None
-        theirs = self._first(shared, oldest) if shared.size else None
-        if mine is None or theirs is None:
-            return mine or theirs
-        if not oldest and mine.job.priority != theirs.job.priority:
-            return mine if mine.job.priority > theirs.job.priority else theirs
-        return mine if mine.order < theirs.order else theirs
+    def _choose(self, own: ReadyQueue, shared: ReadyQueue, *, oldest: bool) -> Entry | None:
+        """Take the first of both queues, or the oldest."""
+        mine = self._first(own, oldest=oldest) if own.size else None
+        theirs = self._first(shared, oldest=oldest) if shared.size else None
+        if mine is None or (theirs is not None and _precedes(theirs, mine, oldest=oldest)):
+            queue, entry = shared, theirs
+        else:
+            queue, entry = own, mine
+        if entry is not None:
+            queue.take(entry)
+        return entry
 
-    def _first(self, queue: ReadyQueue, oldest: bool) -> Entry | None:
+    def _first(self, queue: ReadyQueue, *, oldest: bool) -> Entry | None:
         """Return the first, or the oldest, of *queue* whose type is not paused."""
         while True:
             entry = queue.oldest() if oldest else queue.first()
@@ -225,31 +290,52 @@ class Backlog:
 
     # --- ending ------------------------------------------------------------------------
 
-    def release(self, lane: Lane, now: float) -> Entry:
-        """Note that *lane*'s attempt has ended; its job's end comes next. Return its entry."""
-        entry = lane.entry
-        assert entry is not None, "only a busy lane can be released"
-        entry.duration = duration = now - lane.started
-        self.ledger.run.record(duration)
-        lane.worker.busy_seconds += duration
-        if lane.detached:
-            lane.worker.detached -= 1
-        lane.entry = entry.lane = lane.reason = None
-        if lane.stuck:
-            lane.stuck = lane.worker.blocked = False
-        return entry
-
-    def succeed(self, entry: Entry, worker: Worker, result: object, late: bool, now: float) -> None:
-        """Book a handler's return."""
+    def succeed(self, lane: Lane, entry: Entry, result: object, now: float) -> None:
+        """Book the return of the handler that *lane* ran for *entry*."""
         entry.state = _SUCCEED[entry.state]
         entry.result = result
-        entry.late = late
-        self.ledger.succeeded += 1
-        self.ledger.late += late
-        worker.succeeded += 1
-        if entry.session is not None:
-            entry.session.succeeded += 1
-        self._end(entry, now)
+        if now > lane.deadline:
+            entry.late = True
+            self.ledger.late += 1
+        # From here on as in `release` and `_end`, which the fast path has no time to call.
+        entry.duration = duration = now - lane.started
+        lane.note_run(duration)
+        lane.entry = entry.holder = None
+        if lane.reason is not None:
+            self._calm(lane)
+        job = entry.job
+        job_id = job.id
+        ids, ledger, session = self.ids, self.ledger, entry.session
+        ledger.succeeded += 1
+        if ids.window:
+            ids.known[job_id] = now + ids.window
+            ids.ended.append(job_id)
+        else:
+            del ids.known[job_id]
+        ledger.history.append(
+            (job_id, job.type, job.session, entry.state, entry.attempts, duration, now)
+        )
+        if session is not None:
+            session.succeeded += 1
+            self._advance(session, entry, now)
+
+    def release(self, lane: Lane, entry: Entry, now: float) -> None:
+        """Note that the attempt at *entry* has ended, and not in success; its fate comes next."""
+        lane.worker.unsuccessful += 1
+        entry.duration = duration = now - lane.started
+        lane.note_run(duration)
+        lane.entry = entry.holder = None
+        if lane.reason is not None:
+            self._calm(lane)
+
+    def _calm(self, lane: Lane) -> None:
+        """Note that an attempt has ended that was cancelled; it may have been deaf to that."""
+        lane.reason = None
+        if lane.detached:
+            lane.worker.detached -= 1
+        elif lane.stuck:
+            lane.stuck = False
+            self._unblock(lane.worker)
 
     def fail(
         self, entry: Entry, worker: Worker, error: BaseException, timed_out: bool, now: float
@@ -272,8 +358,8 @@ class Backlog:
 
     def cancel(self, entry: Entry, error: BaseException, now: float) -> None:
         """Book a cancellation, wherever in its life the job is."""
-        if entry.queue is not None:
-            entry.queue.discard(entry)
+        if isinstance(entry.holder, (ReadyQueue, DueTimes)):
+            entry.holder.discard(entry)
         elif (aside := self.set_aside.get(entry.job.type)) is not None:
             aside.pop(entry, None)
         entry.state = _CANCEL[entry.state]
@@ -286,16 +372,29 @@ class Backlog:
     def _end(self, entry: Entry, now: float) -> None:
         """Forget a job that has reached its terminal state, and let its session go on."""
         job = entry.job
-        self.ids.end(entry, now)
+        job_id = job.id
+        ids = self.ids
+        if ids.window:
+            ids.known[job_id] = now + ids.window
+            ids.ended.append(job_id)
+        else:
+            del ids.known[job_id]
         self.ledger.history.append(
-            (job.id, job.type, job.session, entry.state, entry.attempts, entry.duration, now)
+            (job_id, job.type, job.session, entry.state, entry.attempts, entry.duration, now)
         )
-        session = entry.session
-        if session is not None:
-            self.sessions.leave(session, now)
-            if session.remove(entry) and session.head is not None:
-                session.head.state = _PLACE[session.head.state]
-                self._offer(session.head)
+        if entry.session is not None:
+            self._advance(entry.session, entry, now)
+
+    def _advance(self, session: Session, entry: Entry, now: float) -> None:
+        """Take a job that has ended out of its session; if it was the head, the next may start."""
+        entry.session = None
+        session.pending -= 1
+        head = session.remove(entry)
+        if head is not None:
+            head.state = _PLACE[head.state]
+            self._offer(head)
+        elif not session.pending:
+            self.sessions.became_idle(session, now)
 
     def _bury(
         self, entry: Entry, error: BaseException, timed_out: bool, now: float
@@ -305,10 +404,10 @@ class Backlog:
         )
         # An id that failed before takes the newest place.
         self.dead_letters.pop(entry.job.id, None)
-        self.dead_letters[entry.job.id] = (entry, letter)
+        self.dead_letters[entry.job.id] = (entry.spec, entry.copies, letter)
         dropped = []
         while len(self.dead_letters) > self.config.history:
-            dropped.append(self.dead_letters.popitem(last=False)[1][1])
+            dropped.append(self.dead_letters.popitem(last=False)[1][2])
         self.ledger.dead_letters_dropped += len(dropped)
         return dropped
 
@@ -342,8 +441,20 @@ class Backlog:
         worker = lane.worker
         worker.lanes.remove(lane)
         worker.detached += 1
-        worker.blocked = False
         self.ledger.detachments += 1
+
+    def live(self) -> list[Entry]:
+        """Return the entries of all live jobs, in order of acceptance."""
+        if not self.ledger.live:  # as after most drains: spare us all ids that have ended
+            return []
+        return sorted(self.ids.live(), key=lambda entry: entry.order)
+
+    def dissolve(self) -> None:
+        """Cut all links between live entries, after the end; see `entry` for why."""
+        for entry in self.live():
+            if entry.session is not None:
+                entry.session.head = entry.session.tail = None
+            entry.session = entry.ahead = entry.behind = entry.holder = None
 
     # --- time --------------------------------------------------------------------------
 
@@ -364,7 +475,7 @@ class Backlog:
             self._offer(entry)
         while (entry := self.delays.pop_due(now)) is not None:
             self._fell_due(entry)
-            entry.order = self._next_order()
+            self._order = entry.order = self._order + 1
             self._line_up(entry)
 
     def _fell_due(self, entry: Entry) -> None:
@@ -372,15 +483,26 @@ class Backlog:
         entry.since = entry.due
 
     def workable(self, until: float) -> bool:
-        """Whether a drain that lasts *until* still has something to wait for, or to do."""
-        if any(lane.entry for worker in self.workers.values() for lane in worker.lanes):
-            return True
+        """Whether, in a drain that lasts *until*, another attempt could begin."""
         if self.idle:
             return False
-        due = self.backoffs.next_due()
-        return (due is not None and due <= until) or any(
+        return self._backoff_ends(until) or any(
             self._first(queue, oldest=False) is not None
             for queue in (self.shared, *(worker.ready for worker in self.workers.values()))
+        )
+
+    def _backoff_ends(self, until: float) -> bool:
+        """Whether a job falls due up to *until* that may then be tried again."""
+        due = self.backoffs.next_due()
+        if due is None or due > until:
+            return False
+        if not (self.set_aside or self.held_sessions):
+            return True
+        return any(
+            entry.due <= until
+            and entry.job.type not in self.set_aside
+            and not (entry.session is not None and entry.session.held)
+            for entry in self.backoffs.entries()
         )
 
     # --- being held --------------------------------------------------------------------
@@ -399,12 +521,12 @@ class Backlog:
         session = self.sessions.open(name, now)
         session.paused = True
         self.held_sessions.add(session)
-        if session.head is not None and isinstance(session.head.queue, ReadyQueue):
-            session.head.queue.discard(session.head)
+        if session.head is not None and isinstance(session.head.holder, ReadyQueue):
+            session.head.holder.discard(session.head)
 
-    def resume_session(self, name: str) -> None:
+    def resume_session(self, name: str, now: float) -> None:
         """Let the session's jobs start again, whether it was paused or has halted."""
-        session = self.sessions.find(name)
+        session = self.sessions.find(name, now)
         if session is not None:
             session.paused = session.halted = False
             self.held_sessions.discard(session)
@@ -415,7 +537,7 @@ class Backlog:
         """Return how many jobs are ready but paused, or head of a session that is held."""
         entries = {entry for aside in self.set_aside.values() for entry in aside}
         entries.update(session.head for session in self.held_sessions if session.head is not None)
-        return sum(entry.queue is None and entry.state is JobState.READY for entry in entries)
+        return sum(entry.holder is None and entry.state is JobState.READY for entry in entries)
 
     @property
     def idle(self) -> bool:
@@ -429,7 +551,7 @@ class Backlog:
 
     def _offer_again(self, entry: Entry) -> None:
         """Offer *entry* if it is one that was kept back."""
-        if entry.queue is None and entry.state is JobState.READY:
+        if entry.holder is None and entry.state is JobState.READY:
             self._offer(entry)
 
     # --- workers -----------------------------------------------------------------------
@@ -442,13 +564,35 @@ class Backlog:
         self.sessions.ring.add(worker.id)
         return worker
 
+    def add_lane(self, worker: Worker) -> Lane:
+        """Add a free lane to *worker*."""
+        lane = Lane(worker)
+        worker.lanes.append(lane)
+        self._unblock(worker)
+        return lane
+
+    def _unblock(self, worker: Worker) -> None:
+        """A lane of *worker* is free again: sessions that found all workers blocked come here."""
+        if worker.blocked:
+            worker.blocked = False
+            for other in self.workers.values():
+                if other.blocked:
+                    self._move_sessions(other)
+
     def remove_worker(self, worker: Worker) -> None:
         """Let *worker* take nothing more; its sessions move as soon as nothing of theirs runs."""
         worker.leaving = True
         self.calls.retire(worker)
         del self.workers[worker.id]
+        self.leaving[worker.id] = worker
         self.sessions.ring.remove(worker.id)
         self._move_sessions(worker)
+
+    def retire(self, worker: Worker) -> None:
+        """Forget a removed worker of which nothing runs any more; keep its numbers."""
+        del self.leaving[worker.id]
+        self.ledger.waits.add(worker.waits)
+        self.ledger.runs.add(worker.runs)
 
     def block(self, worker: Worker) -> None:
         """Note that all lanes of *worker* are stuck: its sessions with nothing running move."""
@@ -472,10 +616,21 @@ class Backlog:
             DuplicateJobError: A live job has it.
             QueueFullError: A limit is reached.
         """
-        entry, _ = self.dead_letters[job_id]
-        if self.ids.find(job_id) is not None:
-            raise DuplicateJobError(job_id, live=True)
-        if (full := self.lacks_room(entry.job)) is not None:
-            raise full
+        spec, copies, letter = self.dead_letters[job_id]
+        if self.ids.find(job_id) is None:  # its window, if still open, is not for itself
+            window = self.ids.known.pop(job_id, None)
+        try:
+            entry = self.admit(letter.job, spec, now, copies=copies)
+        except QueueFullError:
+            if window is not None:
+                self.ids.known[job_id] = window
+            raise
         del self.dead_letters[job_id]
-        return self.admit(entry.job, entry.spec, now, copies=entry.copies)
+        return entry
+
+
+def _precedes(one: Entry, other: Entry, *, oldest: bool) -> bool:
+    """Whether *one* is to be taken before *other*."""
+    if not oldest and one.job.priority != other.job.priority:
+        return one.job.priority > other.job.priority
+    return one.order < other.order

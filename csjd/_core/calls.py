@@ -13,14 +13,14 @@ reports back with `answered`.
 """
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 import attrs
 
 from csjd._core.lanes import Worker
 
 
-@attrs.frozen
-class Call:
+class Call(NamedTuple):
     """A wake-up under way to one of *worker*'s parked lanes."""
 
     worker: Worker
@@ -34,7 +34,8 @@ class Switchboard:
 
     parked: int = 0
     """Parked lanes in all that are not being called."""
-    _shared_called: bool = False
+    shared_called: bool = False
+    """A wake-up for shared work is under way."""
     _idle: OrderedDict[int, Worker] = attrs.field(factory=OrderedDict)
     """Workers with parked lanes, the one that has idled longest first: that spreads the load."""
     pending: list[Call] = attrs.field(factory=list)
@@ -59,10 +60,26 @@ class Switchboard:
         worker.parked = 0
         self._idle.pop(worker.id, None)
 
+    def linger(self, worker: Worker) -> tuple[Call, ...]:
+        """
+        A lane of *worker* will look for work in a moment by itself: nobody need call.
+
+        Returns:
+            The calls it stands for, to be reported as answered when it looks.
+        """
+        calls = []
+        if not worker.called:
+            worker.called = True
+            calls.append(Call(worker, shared=False))
+        if not self.shared_called:
+            self.shared_called = True
+            calls.append(Call(worker, shared=True))
+        return tuple(calls)
+
     def answered(self, call: Call) -> None:
         """The lane that *call* went to is awake."""
         if call.shared:
-            self._shared_called = False
+            self.shared_called = False
         else:
             call.worker.called = False
 
@@ -74,8 +91,8 @@ class Switchboard:
 
     def call_any(self) -> None:
         """Shared work can be taken."""
-        if self.parked and not self._shared_called:
-            self._shared_called = True
+        if self.parked and not self.shared_called:
+            self.shared_called = True
             self._call(Call(next(iter(self._idle.values())), shared=True))
 
     def _call(self, call: Call) -> None:

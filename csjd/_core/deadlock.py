@@ -17,7 +17,7 @@ Wait: TypeAlias = Entry | None
 """The end of that job; None: the end of any job, because there is no room."""
 
 
-def would_deadlock(lane: Lane, wait: Wait, lanes: Iterable[Lane]) -> bool:
+def would_deadlock(lane: Lane, wait: Wait, lanes: Iterable[Lane], live: int) -> bool:
     """
     Whether *wait* could never end if *lane*'s attempt began it.
 
@@ -25,14 +25,20 @@ def would_deadlock(lane: Lane, wait: Wait, lanes: Iterable[Lane]) -> bool:
         lane: The lane whose attempt is about to wait.
         wait: What it is about to wait for.
         lanes: All lanes, detached ones and *lane* included.
+        live: How many jobs are accepted and have not ended.
     """
     everyone = tuple(lanes)
+    queued = live - sum(each.entry is not None for each in everyone)
     waits: dict[Lane, tuple[Wait, ...]] = {each: tuple(each.waits) for each in everyone}
     waits[lane] += (wait,)
     getting_on = {each for each in everyone if not waits[each] and not each.stuck}
     undecided = [each for each in everyone if waits[each]]
     while True:
-        more = {each for each in undecided if all(_comes(w, each, getting_on) for w in waits[each])}
+        more = {
+            each
+            for each in undecided
+            if all(_comes(w, each, getting_on, queued) for w in waits[each])
+        }
         if lane in more:
             return False
         if not more:
@@ -41,16 +47,20 @@ def would_deadlock(lane: Lane, wait: Wait, lanes: Iterable[Lane]) -> bool:
         undecided = [each for each in undecided if each not in more]
 
 
-def _comes(wait: Wait, waiter: Lane, getting_on: set[Lane]) -> bool:
+def _comes(wait: Wait, waiter: Lane, getting_on: set[Lane], queued: int) -> bool:
     if wait is None:
-        return any(lane is not waiter for lane in getting_on)
+        # Some job must end: one that runs, or one in the queue for which there is a lane.
+        others = [lane for lane in getting_on if lane is not waiter]
+        return any(lane.entry is not None or (queued and not lane.detached) for lane in others)
     running = wait.session.head if wait.session is not None else wait
-    if running is not None and running.lane is not None:
-        if running.lane not in getting_on:
+    if running is not None and isinstance(running.holder, Lane):
+        if running.holder not in getting_on:
             return False
         if running is wait:
             return True
-    if wait.session is None:
-        return any(not lane.detached for lane in getting_on)
-    worker = wait.session.worker
-    return any(lane.worker is worker and not lane.detached for lane in getting_on)
+    takers = [lane for lane in getting_on if not (lane.detached or lane.worker.leaving)]
+    session = wait.session
+    if session is None or session.worker.leaving or session.worker.blocked:
+        # Any will do; such a session is bound anew when its next job's turn comes.
+        return bool(takers)
+    return any(lane.worker is session.worker for lane in takers)

@@ -2,12 +2,13 @@
 
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
 
 from csjd._core.entry import Entry
+from csjd._core.histogram import Recorder
 from csjd._core.ready import ReadyQueue
 
 
@@ -37,14 +38,33 @@ class Worker:
     """A wake-up for its sessions' work is under way."""
     leaving: bool = False
     """Removed: takes nothing more."""
-    blocked: bool = False
-    """All its lanes are stuck; its sessions go elsewhere."""
+    blocked: bool = True
+    """It has no lanes, or all are stuck: its sessions go elsewhere."""
     detached: int = 0
     """Detached handlers of its that still run."""
-    attempts: int = 0
-    succeeded: int = 0
+    waits: Recorder = attrs.field(factory=Recorder)
+    """How long jobs waited until an attempt of them began here: one for each begun."""
+    runs: Recorder = attrs.field(factory=Recorder)
+    """How long attempts ran here: one for each that ended."""
+    unsuccessful: int = 0
+    """Attempts that ended here in anything but success."""
     failed: int = 0
-    busy_seconds: float = 0.0
+    """Jobs that failed for good here."""
+
+    @property
+    def attempts(self) -> int:
+        """Attempts begun here."""
+        return self.waits.count()
+
+    @property
+    def succeeded(self) -> int:
+        """Jobs that succeeded here; counted by exception, success being the rule."""
+        return self.runs.count() - self.unsuccessful
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was removed and nothing of it runs any more."""
+        return self.leaving and not self.lanes and not self.detached
 
 
 @attrs.define(eq=False)
@@ -69,8 +89,15 @@ class Lane:
     """Given up by its worker: it ends with its attempt. Never reverts."""
     left_behind: bool = False
     """Detached because it outlived a stop."""
+    note_wait: Callable[[float], None] = attrs.field(init=False)
+    """Records how long a job waited, with its worker; likewise `note_run`."""
+    note_run: Callable[[float], None] = attrs.field(init=False)
     waits: "list[Any]" = attrs.field(factory=list)
     """What the attempt's tasks wait for that other jobs must bring about; see `deadlock`."""
+
+    def __attrs_post_init__(self) -> None:
+        self.note_wait = self.worker.waits.fresh.append
+        self.note_run = self.worker.runs.fresh.append
 
     def next_check(self, detach_grace: float) -> float:
         """Return when something has to be done about the attempt; `math.inf` for never."""

@@ -22,7 +22,6 @@ class Ledger:
     duplicates: int = 0
     rejected: int = 0
     invalid: int = 0
-    attempts: int = 0
     retries: int = 0
     snoozed: int = 0
     interrupted: int = 0
@@ -30,8 +29,9 @@ class Ledger:
     panics: int = 0
     detachments: int = 0
     dead_letters_dropped: int = 0
-    wait: Recorder = attrs.field(factory=Recorder)
-    run: Recorder = attrs.field(factory=Recorder)
+    waits: Recorder = attrs.field(factory=Recorder)
+    """Those of the workers that are gone, as in `Worker`; likewise `runs`."""
+    runs: Recorder = attrs.field(factory=Recorder)
 
     @property
     def live(self) -> int:

@@ -10,13 +10,14 @@ level an (order, priority) that is not above its true oldest. When a bound surfa
 is too low it is raised to the truth and sinks. So picking the oldest costs O(log levels)
 amortised, and nothing at all is kept up to date on the way when only one priority is used.
 
-A cancelled job is left where it is and skipped when its turn comes; when the skipped
-would outnumber the living, the queue is rebuilt.
+A discarded job is left where it is and skipped when its turn comes; when the skipped
+would outnumber the living, the queue is rebuilt. Empty levels stay for the same reason.
 """
 
 import heapq
 import sys
 from collections import deque
+from collections.abc import Sequence
 
 import attrs
 
@@ -47,8 +48,8 @@ class _Level:
             return self.strays[0][1]
         return run[0] if run else None
 
-    def pop(self) -> None:
-        """Remove the head."""
+    def drop_head(self) -> None:
+        """Remove what `head` returns."""
         run = self.run
         if self.strays and not (run and run[0].order < self.strays[0][0]):
             heapq.heappop(self.strays)
@@ -63,51 +64,73 @@ class ReadyQueue:
     size: int = 0
     """Jobs in it that can be taken; discarded ones are not counted."""
     _dead: int = 0
-    """Discarded entries still in a level. An entry lives while its `queue` is this one."""
+    """Discarded entries still in a level. An entry lives while its `holder` is this queue."""
     _levels: dict[int, _Level] = attrs.field(factory=dict)
     """Every level that `_tops` or `_ages` may mention; some may be empty."""
-    _filled: int = 0
-    """Levels that are not empty."""
     _tops: list[int] = attrs.field(factory=list)
     """A heap of the negated priorities of the listed levels."""
+    _top: _Level | None = None
+    """The level at the root of `_tops`."""
     _ages: list[tuple[int, int]] = attrs.field(factory=list)
 
     def push(self, entry: Entry) -> None:
         """Put a READY job in its place."""
         priority = entry.job.priority
-        order = entry.order
         level = self._levels.get(priority)
-        if level is None:
-            level = self._levels[priority] = _Level(priority, bound=order)
-            heapq.heappush(self._ages, (order, priority))
-        elif order < level.bound:
+        if level is None or not level.listed:
+            level = self._list(priority)
+        order = entry.order
+        run = level.run
+        if not run or order > run[-1].order:
+            run.append(entry)
+        else:
+            heapq.heappush(level.strays, (order, entry))
+        if order < level.bound:
             level.bound = order
             heapq.heappush(self._ages, (order, priority))
-        run = level.run
-        if run:
-            if order > run[-1].order:
-                run.append(entry)
-            else:
-                heapq.heappush(level.strays, (order, entry))
-        else:
-            if not level.strays:
-                self._fill(level)
-            run.append(entry)
-        entry.queue = self
+        entry.holder = self
         self.size += 1
+
+    def extend(self, entries: Sequence[Entry]) -> None:
+        """Push jobs of priority 0, none or all of which were accepted after any in here."""
+        level = self._levels.get(0)
+        if level is None or not level.listed or not level.run or level.bound == _NEVER:
+            self.push(entries[0])
+            level = self._levels[0]
+            entries = entries[1:]
+        for entry in entries:
+            entry.holder = self
+        level.run.extend(entries)
+        self.size += len(entries)
+
+    def pop(self) -> Entry | None:
+        """
+        Take the job of the highest priority accepted first; None if there is none.
+
+        Its `holder` is the caller's to change.
+        """
+        level = self._top
+        if level is not None and level.run and not level.strays:  # nearly always
+            entry = level.run.popleft()
+            if entry.holder is self:
+                self.size -= 1
+                return entry
+            self._dead -= 1
+        first = self.first()
+        if first is not None:
+            self.take(first)
+        return first
 
     def first(self) -> Entry | None:
         """Return, without taking it, the job of the highest priority accepted first."""
-        while self._tops:
-            level = self._levels[-self._tops[0]]
+        while (level := self._top) is not None:
             entry = level.head()
             if entry is None:
-                heapq.heappop(self._tops)
-                level.listed = False
-            elif entry.queue is self:
+                self._unlist_top()
+            elif entry.holder is self:
                 return entry
             else:
-                self._drop(level)
+                self._drop_dead(level)
         return None
 
     def oldest(self) -> Entry | None:
@@ -124,8 +147,8 @@ class ReadyQueue:
             if entry is None:
                 heapq.heappop(self._ages)
                 level.bound = _NEVER
-            elif entry.queue is not self:
-                self._drop(level)
+            elif entry.holder is not self:
+                self._drop_dead(level)
             elif entry.order == bound:
                 return entry
             else:
@@ -135,16 +158,13 @@ class ReadyQueue:
 
     def take(self, entry: Entry) -> None:
         """Remove *entry*, which `first()` or `oldest()` has just returned."""
-        level = self._levels[entry.job.priority]
-        level.pop()
-        entry.queue = None
+        self._levels[entry.job.priority].drop_head()
+        entry.holder = None
         self.size -= 1
-        if not (level.run or level.strays):
-            self._emptied()
 
     def discard(self, entry: Entry) -> None:
         """Forget *entry* wherever in the queue it stands."""
-        entry.queue = None
+        entry.holder = None
         self.size -= 1
         self._dead += 1
         if self._dead > self.size + _SPARE:
@@ -157,38 +177,42 @@ class ReadyQueue:
         for level in self._levels.values():
             for entry in (*level.run, *(stray for _, stray in level.strays)):
                 # One that was discarded and pushed again stands here twice.
-                if entry.queue is self:
-                    entry.queue = None
+                if entry.holder is self:
+                    entry.holder = None
                     entries.append(entry)
         entries.sort(key=lambda entry: entry.order)
-        self.size = self._dead = self._filled = 0
+        self.size = self._dead = 0
         self._levels.clear()
         self._tops.clear()
+        self._top = None
         self._ages.clear()
         return entries
 
-    def _drop(self, level: _Level) -> None:
-        """Remove the dead head of *level*."""
-        level.pop()
+    def _drop_dead(self, level: _Level) -> None:
+        level.drop_head()
         self._dead -= 1
-        if not (level.run or level.strays):
-            self._emptied()
 
-    def _fill(self, level: _Level) -> None:
-        """Note that *level*, empty until now, is about to get a job."""
-        self._filled += 1
-        if not level.listed:
-            level.listed = True
-            heapq.heappush(self._tops, -level.priority)
+    def _list(self, priority: int) -> _Level:
+        """Return the level of *priority*, listed, because it is about to get a job."""
+        if len(self._levels) > 2 * self.size + _SPARE:
+            self._forget_empty_levels()
+        level = self._levels.get(priority)
+        if level is None:
+            level = self._levels[priority] = _Level(priority)
+        level.listed = True
+        heapq.heappush(self._tops, -priority)
+        self._top = self._levels[-self._tops[0]]
+        return level
 
-    def _emptied(self) -> None:
-        """Note that a level has become empty; it stays listed, but not any number of them."""
-        self._filled -= 1
-        if len(self._levels) > 2 * self._filled + _SPARE:
-            self._levels = {
-                p: level for p, level in self._levels.items() if level.run or level.strays
-            }
-            self._tops = [-p for p in self._levels]
-            self._ages = [(level.bound, p) for p, level in self._levels.items()]
-            heapq.heapify(self._tops)
-            heapq.heapify(self._ages)
+    def _unlist_top(self) -> None:
+        self._levels[-heapq.heappop(self._tops)].listed = False
+        self._top = self._levels[-self._tops[0]] if self._tops else None
+
+    def _forget_empty_levels(self) -> None:
+        kept = {p: level for p, level in self._levels.items() if level.head() is not None}
+        self._levels = kept
+        self._tops = [-priority for priority in kept]
+        self._ages = [(level.bound, priority) for priority, level in kept.items()]
+        heapq.heapify(self._tops)
+        heapq.heapify(self._ages)
+        self._top = kept[-self._tops[0]] if self._tops else None

@@ -3,7 +3,7 @@
 import bisect
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import attrs
 
@@ -21,39 +21,40 @@ class HashRing:
     """
 
     virtual_nodes: int
-    _points: list[tuple[int, int]] = attrs.field(factory=list)
-    """(hash, worker id), ascending."""
-    _workers: int = 0
+    _hashes: list[int] = attrs.field(factory=list)
+    """Where the points are, ascending."""
+    _owners: list[int] = attrs.field(factory=list)
+    """Whose they are, by position."""
 
     def add(self, worker: int) -> None:
         """Put *worker* on the ring."""
-        self._points += (
+        points = [*zip(self._hashes, self._owners, strict=True)]
+        points += (
             (zlib.crc32(f"{worker}#{node}".encode()), worker) for node in range(self.virtual_nodes)
         )
-        self._points.sort()
-        self._workers += 1
+        self._set(sorted(points))
 
     def remove(self, worker: int) -> None:
         """Take *worker* off the ring."""
-        self._points = [point for point in self._points if point[1] != worker]
-        self._workers -= 1
+        points = zip(self._hashes, self._owners, strict=True)
+        self._set([point for point in points if point[1] != worker])
 
     def find(self, key: str, fits: Callable[[int], bool]) -> int | None:
         """Return the first worker clockwise from *key* that *fits*, None if none does."""
-        return next((worker for worker in self._clockwise(key) if fits(worker)), None)
+        owners = self._owners
+        start = bisect.bisect_left(self._hashes, zlib.crc32(key.encode()))
+        tried: set[int] = set()
+        for position in range(start, start + len(owners)):
+            worker = owners[position % len(owners)]
+            if worker not in tried:
+                if fits(worker):
+                    return worker
+                tried.add(worker)
+        return None
 
-    def _clockwise(self, key: str) -> Iterator[int]:
-        """Yield each worker once, the one *key* falls to first."""
-        points = self._points
-        start = bisect.bisect_left(points, (zlib.crc32(key.encode()), -1))
-        seen: set[int] = set()
-        for step in range(len(points)):
-            worker = points[(start + step) % len(points)][1]
-            if worker not in seen:
-                seen.add(worker)
-                yield worker
-                if len(seen) == self._workers:
-                    return
+    def _set(self, points: list[tuple[int, int]]) -> None:
+        self._hashes = [place for place, _ in points]
+        self._owners = [worker for _, worker in points]
 
 
 def most_sessions(load_factor: float, active: int, workers: int) -> int:

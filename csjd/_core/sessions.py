@@ -1,6 +1,6 @@
 """Sessions: jobs that share a key, in a line, bound to one worker."""
 
-from collections import OrderedDict
+from collections import deque
 
 import attrs
 
@@ -26,6 +26,10 @@ class Session:
     paused: bool
     halted: bool
     """Its head failed for good and its type halts the session on that."""
+    idle_since: float
+    """When its last job ended; true only while nothing is pending."""
+    queued: bool
+    """Whether it stands in the table's queue of sessions that may be forgotten."""
     succeeded: int
     failed: int
     cancelled: int
@@ -35,7 +39,8 @@ class Session:
         self.worker = worker
         self.head = self.tail = None
         self.pending = self.succeeded = self.failed = self.cancelled = 0
-        self.paused = self.halted = False
+        self.paused = self.halted = self.queued = False
+        self.idle_since = 0.0
 
     @property
     def held(self) -> bool:
@@ -53,20 +58,25 @@ class Session:
         entry.ahead = tail
         return False
 
-    def remove(self, entry: Entry) -> bool:
-        """Take *entry* out of the line; return whether it was the head."""
-        ahead, behind = entry.ahead, entry.behind
-        was_head = self.head is entry
+    def remove(self, entry: Entry) -> Entry | None:
+        """Take *entry* out of the line, if it stands there; return the head if it is a new one."""
+        behind = entry.behind
+        if self.head is entry:
+            self.head = behind
+            if behind is None:
+                self.tail = None
+            else:
+                behind.ahead = entry.behind = None
+            return behind
+        ahead = entry.ahead
         if ahead is not None:
             ahead.behind = behind
-        elif was_head:
-            self.head = behind
-        if behind is not None:
-            behind.ahead = ahead
-        elif self.tail is entry:
-            self.tail = ahead
-        entry.ahead = entry.behind = None
-        return was_head
+            if behind is None:
+                self.tail = ahead
+            else:
+                behind.ahead = ahead
+            entry.ahead = entry.behind = None
+        return None
 
 
 @attrs.define(eq=False)
@@ -74,62 +84,67 @@ class SessionTable:
     """
     The sessions that have jobs, or had some a short while ago, and where they belong.
 
-    Idle ones wait in the order they became idle; each binding of a new session forgets up
-    to two whose time is over, so memory follows the active sessions and idleness is free.
+    A session that becomes idle joins a queue, unless it stands there; each binding of a
+    new one looks at two from its front and forgets those whose time is over. So memory
+    follows the active sessions, and neither idleness nor coming and going costs a thing.
     """
 
     ring: HashRing
     load_factor: float
     idle_seconds: float
     workers: dict[int, Worker]
+    active: int = 0
+    """Sessions that have jobs."""
     _sessions: dict[str, Session] = attrs.field(factory=dict)
-    _idle: OrderedDict[str, float] = attrs.field(factory=OrderedDict)
-    """Sessions without jobs, and since when."""
-
-    @property
-    def active(self) -> int:
-        """How many sessions have jobs."""
-        return len(self._sessions) - len(self._idle)
+    _idle: deque[Session] = attrs.field(factory=deque)
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def find(self, name: str) -> Session | None:
-        """Return the session, None if it is not remembered."""
-        return self._sessions.get(name)
+    def find(self, name: str, now: float) -> Session | None:
+        """Return the session, None if it is not remembered at *now*."""
+        session = self._sessions.get(name)
+        if session is not None and self._is_over(session, now):
+            self._forget(session)
+            return None
+        return session
 
     def open(self, name: str, now: float) -> Session:
         """Return the session, bound to a worker now if it was not remembered."""
-        session = self._sessions.get(name)
+        session = self.find(name, now)
         if session is None:
             self._forget_idle(now)
             worker = self._choose(name)
             worker.sessions += 1
             session = self._sessions[name] = Session(name, worker)
-            self._idle[name] = now
+            session.idle_since = now
+            self._wait_idle(session)
         return session
 
     def enter(self, name: str, now: float) -> Session:
         """Return the session, one job richer."""
-        session = self._sessions.get(name) or self.open(name, now)
+        session = self._sessions.get(name)
+        if session is None:
+            session = self.open(name, now)
         if not session.pending:
-            del self._idle[name]
+            if session.idle_since + self.idle_seconds <= now:
+                session = self.open(name, now)
+            self.active += 1
         session.pending += 1
         return session
 
-    def leave(self, session: Session, now: float) -> None:
-        """Note that a job of *session* has ended."""
-        session.pending -= 1
-        if not session.pending:
-            self._idle[session.name] = now
+    def became_idle(self, session: Session, now: float) -> None:
+        """Note that the last job of *session* has ended."""
+        self.active -= 1
+        session.idle_since = now
+        if not session.queued:
+            self._wait_idle(session)
 
-    def home(self, session: Session) -> Worker:
-        """Return the worker that is to run *session*, bound anew if its own cannot."""
-        worker = session.worker
-        if worker.leaving or worker.blocked:
-            worker.sessions -= 1
-            worker = session.worker = self._choose(session.name)
-            worker.sessions += 1
+    def move(self, session: Session) -> Worker:
+        """Bind *session* anew, because its worker cannot run it; return its new worker."""
+        session.worker.sessions -= 1
+        session.worker = worker = self._choose(session.name)
+        worker.sessions += 1
         return worker
 
     def _choose(self, name: str) -> Worker:
@@ -145,17 +160,29 @@ class SessionTable:
         assert chosen is not None, "a dispatcher has at least one worker"
         return workers[chosen]
 
+    def _wait_idle(self, session: Session) -> None:
+        session.queued = True
+        self._idle.append(session)
+
+    def _is_over(self, session: Session, now: float) -> bool:
+        """Whether *session* has been idle for too long; one that is held must not be forgotten."""
+        return (
+            not session.pending
+            and session.idle_since + self.idle_seconds <= now
+            and not session.held
+        )
+
     def _forget_idle(self, now: float) -> None:
-        for _ in range(2):
-            if not self._idle:
-                return
-            name, since = next(iter(self._idle.items()))
-            if since + self.idle_seconds > now:
-                return
-            session = self._sessions[name]
-            if session.held:  # somebody wants it held: that must not be forgotten
-                self._idle[name] = now
-                self._idle.move_to_end(name)
-                continue
-            del self._idle[name], self._sessions[name]
-            session.worker.sessions -= 1
+        for _ in range(min(2, len(self._idle))):
+            session = self._idle.popleft()
+            session.queued = False
+            if self._sessions.get(session.name) is not session:
+                continue  # forgotten already, because somebody asked for it
+            if self._is_over(session, now):
+                self._forget(session)
+            elif not session.pending:
+                self._wait_idle(session)
+
+    def _forget(self, session: Session) -> None:
+        del self._sessions[session.name]
+        session.worker.sessions -= 1

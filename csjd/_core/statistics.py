@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 
 from csjd._core.backlog import Backlog
+from csjd._core.histogram import Recorder
 from csjd._core.lanes import Lane, Worker
 from csjd._model.lifecycle import DispatcherState, JobState
 from csjd._model.metrics import (
@@ -19,6 +20,12 @@ def metrics(backlog: Backlog, lanes: Iterable[Lane], state: DispatcherState) -> 
     """Return the counters and gauges of *backlog*, whose lanes are *lanes*."""
     ledger = backlog.ledger
     everyone = tuple(lanes)
+    waits, runs = Recorder(), Recorder()
+    waits.add(ledger.waits)
+    runs.add(ledger.runs)
+    for worker in (*backlog.workers.values(), *backlog.leaving.values()):
+        waits.add(worker.waits)
+        runs.add(worker.runs)
     running = sum(lane.entry is not None and not lane.detached for lane in everyone)
     detached = sum(lane.entry is not None and lane.detached for lane in everyone)
     scheduled = backlog.backoffs.size + backlog.snoozes.size + backlog.delays.size
@@ -44,7 +51,7 @@ def metrics(backlog: Backlog, lanes: Iterable[Lane], state: DispatcherState) -> 
         duplicates=ledger.duplicates,
         rejected=ledger.rejected,
         invalid=ledger.invalid,
-        attempts=ledger.attempts,
+        attempts=waits.count(),
         retries=ledger.retries,
         snoozed=ledger.snoozed,
         interrupted=ledger.interrupted,
@@ -60,8 +67,8 @@ def metrics(backlog: Backlog, lanes: Iterable[Lane], state: DispatcherState) -> 
         lanes=sum(len(worker.lanes) for worker in backlog.workers.values()),
         lanes_busy=sum(lane.entry is not None and not lane.detached for lane in everyone),
         lanes_stuck=sum(lane.stuck for lane in everyone),
-        wait=ledger.wait.freeze(),
-        run=ledger.run.freeze(),
+        wait=waits.freeze(),
+        run=runs.freeze(),
     )
 
 
@@ -78,14 +85,25 @@ def worker_stats(worker: Worker) -> WorkerStats:
         attempts=worker.attempts,
         succeeded=worker.succeeded,
         failed=worker.failed,
-        busy_seconds=worker.busy_seconds,
+        busy_seconds=worker.runs.total(),
         leaving=worker.leaving,
     )
 
 
-def session_info(backlog: Backlog, name: str) -> SessionInfo | None:
+def all_worker_stats(backlog: Backlog) -> tuple[WorkerStats, ...]:
+    """Return each worker's numbers, by id; of those removed, the ones that still run something."""
+    leaving = [
+        worker
+        for worker in backlog.leaving.values()
+        if worker.detached or any(lane.entry is not None for lane in worker.lanes)
+    ]
+    workers = sorted((*backlog.workers.values(), *leaving), key=lambda worker: worker.id)
+    return tuple(map(worker_stats, workers))
+
+
+def session_info(backlog: Backlog, name: str, now: float) -> SessionInfo | None:
     """Return the numbers of the session, None if it is not remembered."""
-    session = backlog.sessions.find(name)
+    session = backlog.sessions.find(name, now)
     if session is None:
         return None
     head = session.head

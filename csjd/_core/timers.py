@@ -25,13 +25,13 @@ class DueTimes:
     def add(self, entry: Entry, due: float) -> None:
         """Let *entry* fall due at *due*."""
         entry.due = due
-        entry.queue = self
+        entry.holder = self
         heapq.heappush(self._heap, (due, entry.order, entry))
         self.size += 1
 
     def discard(self, entry: Entry) -> None:
         """Forget *entry* wherever in the heap it stands."""
-        entry.queue = None
+        entry.holder = None
         self.size -= 1
         if len(self._heap) > 2 * self.size + _SPARE:
             self._heap = [item for item in self._heap if self._lives(item)]
@@ -51,7 +51,7 @@ class DueTimes:
         if due is None or due > now:
             return None
         entry = heapq.heappop(self._heap)[2]
-        entry.queue = None
+        entry.holder = None
         self.size -= 1
         return entry
 
@@ -61,4 +61,4 @@ class DueTimes:
 
     def _lives(self, item: tuple[float, int, Entry]) -> bool:
         due, _, entry = item
-        return entry.queue is self and entry.due == due
+        return entry.holder is self and entry.due == due

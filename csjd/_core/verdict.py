@@ -7,6 +7,7 @@ from random import Random
 import attrs
 
 from csjd._core.lanes import CancelReason
+from csjd._model.checks import is_number
 from csjd._model.errors import JobCancelledError, PermanentError, RetryAfter, Snooze
 from csjd._model.groups import leaves
 from csjd._model.handler import HandlerSpec
@@ -100,7 +101,7 @@ def _delay(
         if isinstance(policy, Retry):  # the job's own limit replaces the policy's
             return policy.delay(attempt, random.random()) if policy.covers(error) else None
     delay = policy(attempt, error, random)
-    if delay is not None and not 0 <= delay < math.inf:
+    if delay is not None and not (is_number(delay) and 0 <= delay < math.inf):
         raise ValueError(f"a retry policy must return finite seconds >= 0 or None, got {delay!r}")
     return delay
 

@@ -36,8 +36,17 @@ def check_name(field: str, value: object) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether *value* is an int or float that is not NaN (True and False are neither)."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+    """
+    Whether *value* is an int or float that can be reckoned with as a float.
+
+    NaN cannot, nor can an int beyond all floats; True and False are no numbers.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return not math.isnan(value)
+    except OverflowError:
+        return False
 
 
 def is_integer(value: object) -> bool:

@@ -5,14 +5,15 @@ Names that end in `Error` are raised at callers. The three that do not, `Snooze`
 `RetryAfter` and `PermanentError`'s helper `permanent`, are how a handler steers its job.
 """
 
-import math
-from typing import Any, NoReturn, Self
+import sys
+from typing import Any, NoReturn
 
 import attrs
 
 
-def _revive(cls: type["CsjdError"], state: dict[str, Any]) -> "CsjdError":
+def _revive(cls: type["CsjdError"], args: tuple[Any, ...], state: dict[str, Any]) -> "CsjdError":
     error = cls.__new__(cls)
+    error.args = args
     error.__dict__.update(state)
     return error
 
@@ -21,9 +22,9 @@ class CsjdError(Exception):
     """The root of every error that csjd raises on its own account."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The default calls the class with `args`, which attrs leaves empty for
-        # keyword fields. The dictionary holds every field, and the notes.
-        return _revive, (type(self), self.__dict__.copy())
+        # The default calls the class with `args`, which need not be what its `__init__`
+        # takes. The dictionary holds every field, and the notes.
+        return _revive, (type(self), self.args, self.__dict__.copy())
 
 
 # --- the caller misused us -------------------------------------------------------------
@@ -211,6 +212,14 @@ class JobStoreClosedError(JobStoreError):
 
 
 @attrs.define(eq=False, slots=False)
+class JobStoreFullError(JobStoreError):
+    """The store's disk is full; nothing of the batch was kept, and the store goes on."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}. Nothing was kept; free some room and submit again"
+
+
+@attrs.define(eq=False, slots=False)
 class JobStoreCorruptError(JobStoreError):
     """The store's files are damaged; nothing was changed in them."""
 
@@ -223,6 +232,14 @@ class JobStoreCorruptError(JobStoreError):
             f"Look with `python -m csjd store verify {self.path}`, "
             "save what can be saved with `python -m csjd store salvage`"
         )
+
+
+@attrs.define(eq=False, slots=False)
+class CacheClosedError(CsjdError, RuntimeError):
+    """The cache's block was left, or its nursery cancelled."""
+
+    def __str__(self) -> str:
+        return "the cache is closed: open a new one"
 
 
 @attrs.define(eq=False, slots=False)
@@ -266,13 +283,12 @@ class _Steering(CsjdError):  # noqa: N818  a signal, not an error
     seconds: float
 
     def __init__(self, seconds: float) -> None:
-        if not (isinstance(seconds, (int, float)) and 0 <= seconds < math.inf):
+        # Not `checks.is_number`, which needs this module.
+        usable = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if not (usable and 0 <= seconds <= sys.float_info.max):
             raise ValueError(f"seconds must be a finite number >= 0, got {seconds!r}")
         super().__init__(seconds)
         self.seconds = seconds
-
-    def __copy__(self) -> Self:
-        return type(self)(self.seconds)
 
 
 class Snooze(_Steering):

@@ -75,6 +75,8 @@ def describe(
     """
     if not callable(function):
         raise ValueError(f"the handler of {type!r} must be callable, got {function!r}")
+    if on_failure not in ("continue", "halt"):
+        raise ValueError(f"on_failure must be 'continue' or 'halt', got {on_failure!r}")
     return HandlerSpec(
         type=type,
         function=function,

@@ -7,14 +7,12 @@ from typing import Protocol, TypeAlias
 import attrs
 
 from csjd._model.checks import is_integer, is_number
+from csjd._model.errors import RetryAfter, Snooze
 from csjd._model.groups import leaves
 
 RetryOn: TypeAlias = (
     type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 )
-
-# 2.0**1024 overflows, and a patient job does get that far; 2**64 steps reach any ceiling.
-_MAX_EXPONENT = 64
 
 
 class RetryPolicy(Protocol):
@@ -91,10 +89,15 @@ class Retry:
         return self.delay(attempt, random.random())
 
     def covers(self, error: BaseException) -> bool:
-        """Whether `retry_on` names *error*; of a group, whether it names every leaf."""
+        """
+        Whether `retry_on` names *error*; of a group, whether it names every leaf.
+
+        `RetryAfter` and `Snooze` need no naming: whoever raises them asks for a retry.
+        """
+        unasked = (leaf for leaf in leaves(error) if not isinstance(leaf, (RetryAfter, Snooze)))
         if isinstance(self.retry_on, (type, tuple)):
-            return all(isinstance(leaf, self.retry_on) for leaf in leaves(error))
-        return all(self.retry_on(leaf) for leaf in leaves(error))
+            return all(isinstance(leaf, self.retry_on) for leaf in unasked)
+        return all(self.retry_on(leaf) for leaf in unasked)
 
     def delay(self, attempt: int, sample: float) -> float:
         """
@@ -104,5 +107,8 @@ class Retry:
             attempt: The attempt that just failed, counted from 1.
             sample: A uniform draw from [0, 1), made by the caller.
         """
-        wait = min(self.max_delay, self.min_delay * self.factor ** min(attempt - 1, _MAX_EXPONENT))
+        try:
+            wait = min(self.max_delay, self.min_delay * float(self.factor) ** (attempt - 1))
+        except OverflowError:  # 2.0**1024, and a patient job does get that far
+            wait = self.max_delay if self.min_delay else 0.0
         return min(self.max_delay, wait * (1 + self.jitter * (2 * sample - 1)))

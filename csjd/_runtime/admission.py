@@ -1,6 +1,7 @@
 """The door: what a job must pass to be accepted."""
 
 import functools
+import itertools
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -58,11 +59,12 @@ class Admission:
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open()
         now = self.scheduler.clock.current_time()
+        self.scheduler.backlog.ids.forget(now, 2)
         try:
             if wait:
                 entry = await self._accept_waiting(job, delay)
             else:
-                entry = self._accept(job, delay, now)
+                entry = self._take_in(self._look_at(job, delay, now), now)
         except CsjdError as error:
             self._note_refusal(job, error)
             raise
@@ -75,15 +77,23 @@ class Admission:
         batch = list(jobs)  # whatever their source raises, it does so before anything changed
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open()
-        now = self.scheduler.clock.current_time()
+        scheduler = self.scheduler
+        now = scheduler.clock.current_time()
+        scheduler.backlog.ids.forget(now, 2 * len(batch))
         entries: list[Entry | None] = []
         errors: dict[int, Exception] = {}
-        for job in batch:
+        while len(entries) < len(batch):
+            if not scheduler.observers:
+                rest = itertools.islice(batch, len(entries), None)
+                entries += scheduler.backlog.admit_plain(rest, self.specs, now)
+            if len(entries) == len(batch):
+                break
+            job = batch[len(entries)]
             try:
                 if wait:
                     entries.append(await self._accept_waiting(job, 0.0))
                 else:
-                    entries.append(self._accept(job, 0.0, now))
+                    entries.append(self._take_in(self._look_at(job, 0.0, now), now))
             except CsjdError as error:
                 self._note_refusal(job, error)
                 errors[len(entries)] = error
@@ -110,49 +120,42 @@ class Admission:
             case state:
                 raise DispatcherClosedError(state.value)
 
-    def _accept(self, job: Job, delay: float, now: float) -> Entry:
-        """Take *job* in, or raise and change nothing."""
-        spec, due = self._check(job, delay, now)
-        scheduler = self.scheduler
-        scheduler.backlog.check(job, now)
-        own_job, copies = own(job, spec, scheduler.config.max_payload)
-        entry = scheduler.backlog.admit(own_job, spec, now, due, copies)
-        if due > now:
-            scheduler.hasten(due)
-        if scheduler.observers:
-            scheduler.observers.tell(JobAccepted(at=now, job=own_job))
-        return entry
-
-    def _check(self, job: Job, delay: float, now: float) -> tuple[HandlerSpec, float]:
-        """Return how *job* is run and when it is due; 0 for at once."""
+    def _look_at(self, job: Job, delay: float, now: float) -> "_Offer":
+        """Check all that can be checked of *job* by itself, and make it ours."""
         if not isinstance(job, Job):
             raise InvalidJobError("job", f"must be a csjd.Job, got {type(job).__name__}")
         spec = self.specs.get(job.type)
         if spec is None:
             raise HandlerNotFoundError(job.type)
-        if job.run_at is not None:
-            if delay:
-                raise InvalidJobError("delay", "must not be given for a job that has a run_at")
-            # The one place where wall-clock time comes in; from here on Trio's clock
-            # counts, so a step of the wall clock moves no job.
-            return spec, now + (job.run_at - datetime.now(UTC)).total_seconds()
-        if delay != 0:
-            check_delay(delay)
-            return spec, now + delay
-        return spec, 0.0
+        due = 0.0 if delay == 0 and job.run_at is None else _due(job, delay, now)
+        own_job, copies = own(job, spec, self.scheduler.config.max_payload)
+        return _Offer(own_job, spec, due, copies)
+
+    def _take_in(self, offer: "_Offer", now: float) -> Entry:
+        """Take in what `_look_at` found in order, or raise and change nothing."""
+        scheduler = self.scheduler
+        entry = scheduler.backlog.admit(offer.job, offer.spec, now, offer.due, offer.copies)
+        if offer.due > now:
+            scheduler.hasten(offer.due)
+        if scheduler.observers:
+            scheduler.observers.tell(JobAccepted(at=now, job=offer.job))
+        return entry
 
     # --- waiting for room --------------------------------------------------------------
 
     async def _accept_waiting(self, job: Job, delay: float) -> Entry:
         """Take *job* in as soon as there is room for it."""
+        self.check_open()  # for each job of a batch: the door may close while it waits
         scheduler = self.scheduler
+        now = scheduler.clock.current_time()
+        offer = self._look_at(job, delay, now)
         try:
-            return self._accept(job, delay, scheduler.clock.current_time())
+            return self._take_in(offer, now)
         except QueueFullError as full:
             limit = full
         scheduler.send_calls()  # what the same batch brought before can start meanwhile
         with scheduler.waiting_for(self._obstacle(limit)):
-            waiter = self._line.join(job, limit, functools.partial(self._accept, job, delay))
+            waiter = self._line.join(offer.job, limit, functools.partial(self._take_in, offer))
             if self._let_in not in scheduler.watchers:
                 scheduler.watchers.append(self._let_in)
             try:
@@ -169,13 +172,16 @@ class Admission:
         """Return the job whose end makes the room that is missing; None: any job's."""
         if full.limit_name != "max_pending_per_session" or full.session is None:
             return None
-        session = self.scheduler.backlog.sessions.find(full.session)
+        session = self.scheduler.backlog.sessions.find(
+            full.session, self.scheduler.clock.current_time()
+        )
         return session.head if session is not None else None
 
     def _let_in(self, entry: Entry, now: float) -> None:
         """Let in who waits for the room that the end of *entry* made."""
         self._line.let_in(entry.job.session, now)
-        if not self._line:
+        # An observer of what was let in may have cancelled it, and so been here before us.
+        if not self._line and self._let_in in self.scheduler.watchers:
             self.scheduler.watchers.remove(self._let_in)
         self.scheduler.send_calls()
 
@@ -205,7 +211,7 @@ class Admission:
         scheduler = self.scheduler
         if job_id not in scheduler.backlog.dead_letters:
             raise DeadLetterNotFoundError(job_id)
-        _, letter = scheduler.backlog.dead_letters.pop(job_id)
+        letter = scheduler.backlog.dead_letters.pop(job_id)[2]
         scheduler.tell(lambda at: DeadLetterDiscarded(at=at, job=letter.job))
         await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -223,3 +229,25 @@ class Admission:
                 ledger.invalid += 1
         if isinstance(job, Job):
             scheduler.tell(lambda at: JobRefused(at=at, job=job, error=error))
+
+
+@attrs.frozen
+class _Offer:
+    """A job that is in order by itself; whether there is room for it is another matter."""
+
+    job: Job
+    spec: HandlerSpec
+    due: float
+    copies: bool
+
+
+def _due(job: Job, delay: float, now: float) -> float:
+    """Return when *job* is due on Trio's clock."""
+    if job.run_at is None:
+        check_delay(delay)
+        return now + delay
+    if delay != 0:
+        raise InvalidJobError("delay", "must not be given for a job that has a run_at")
+    # The one place where wall-clock time comes in; from here on Trio's clock counts, so a
+    # step of the wall clock moves no job.
+    return now + (job.run_at - datetime.now(UTC)).total_seconds()

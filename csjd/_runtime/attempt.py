@@ -12,14 +12,13 @@ from csjd._model.events import JobProgressed
 from csjd._model.job import Job
 
 if TYPE_CHECKING:
-    from csjd._core.entry import Entry
     from csjd._core.lanes import Lane
     from csjd._runtime.scheduler import Scheduler
 
 T = TypeVar("T")
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Attempt:
     """
     One run of a handler for one job.
@@ -28,18 +27,17 @@ class Attempt:
     the attempt has ended nothing it does has an effect.
     """
 
+    # Not the entry: an error's traceback holds the handler's frame and so this value, and
+    # an entry must not be held by its own result.
     _lane: "Lane"
-    _entry: "Entry"
     _scheduler: "Scheduler"
+    job: Job
+    """The job, with a payload of this attempt's own if it could be changed."""
     number: int
     """Counted from 1; snoozed and interrupted attempts are not counted."""
     max_attempts: int | None
     """Attempts the job may use; None when its retry policy alone decides."""
-
-    @property
-    def job(self) -> Job:
-        """The job, as it was accepted."""
-        return self._entry.job
+    _running: bool = attrs.field(default=True, init=False)
 
     @property
     def worker(self) -> int:
@@ -53,7 +51,7 @@ class Attempt:
 
         This is the authority: `trio.current_effective_deadline()` does not know it.
         """
-        return self._lane.deadline if self._runs() else -math.inf
+        return self._lane.deadline if self._running else -math.inf
 
     def time_left(self) -> float:
         """Return the seconds until the deadline; not below 0."""
@@ -71,7 +69,7 @@ class Attempt:
         return self._at_home(self._extend, seconds)
 
     def _extend(self, seconds: float) -> bool:
-        if not self._runs() or self._lane.reason is not None:
+        if not self._running or self._lane.reason is not None:
             return False
         self._lane.deadline += seconds
         return True
@@ -82,7 +80,7 @@ class Attempt:
 
     def _progress(self, value: Any) -> None:
         scheduler = self._scheduler
-        if scheduler.observers and self._runs():
+        if scheduler.observers and self._running:
             scheduler.observers.tell(
                 JobProgressed(
                     at=scheduler.clock.current_time(),
@@ -92,11 +90,19 @@ class Attempt:
                 )
             )
 
-    def _runs(self) -> bool:
-        return self._entry.lane is self._lane and self._entry.attempts == self.number
+    def end(self) -> None:
+        """Have no effect from now on; called when the handler has ended."""
+        self._running = False
 
     def _at_home(self, function: Callable[..., T], *args: Any) -> T:
         """Call *function* in the dispatcher's Trio run, from whichever thread we are in."""
-        if trio.lowlevel.in_trio_run():
-            return function(*args)
-        return trio.from_thread.run_sync(function, *args, trio_token=self._scheduler.token)
+        token = self._scheduler.token
+        if not trio.lowlevel.in_trio_run():
+            return trio.from_thread.run_sync(function, *args, trio_token=token)
+        if trio.lowlevel.current_trio_token() is not token:
+            # To wait for the other run here would block this one.
+            raise RuntimeError(
+                "this attempt belongs to another Trio run: call its methods from a thread, "
+                "with trio.to_thread.run_sync"
+            )
+        return function(*args)

@@ -22,10 +22,13 @@ def enclosing_lane() -> "LaneTask | None":
     lane = current_lane.get()
     if lane is None or lane.lane.entry is None:
         return None
-    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
-    while task is not None:
-        if task is lane.task:
-            return lane
+    task = trio.lowlevel.current_task()
+    root = trio.lowlevel.current_root_task()
+    while task is not lane.task:
         nursery = task.parent_nursery
-        task = None if nursery is None else nursery.parent_task
-    return None
+        if nursery is None or nursery.parent_task is root:
+            # The eldest. Trio's main task knows no lane; a system task that does was
+            # started by a thread of the handler, which waits for it.
+            return lane if task.context.get(current_lane) is lane else None
+        task = nursery.parent_task
+    return lane

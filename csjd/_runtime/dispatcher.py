@@ -9,6 +9,7 @@ from trio.lowlevel import enable_ki_protection
 
 from csjd._core import statistics
 from csjd._core.lanes import Worker
+from csjd._core.observers import Observers
 from csjd._model.config import Config
 from csjd._model.errors import (
     DispatcherClosedError,
@@ -31,7 +32,6 @@ from csjd._model.metrics import (
 from csjd._model.registry import Registry
 from csjd._model.retry import RetryPolicy
 from csjd._runtime.admission import Admission
-from csjd._runtime.observers import Observers
 from csjd._runtime.receipts import BatchReport, Receipt
 from csjd._runtime.scheduler import Scheduler
 from csjd._runtime.stopping import Stopping
@@ -54,7 +54,7 @@ class Dispatcher:
         observers: Iterable[Observer] = (),
         random: Random | None = None,
     ) -> None:
-        self._scheduler = Scheduler(config or Config(), Observers.of(observers), random or Random())
+        self._scheduler = Scheduler(config or Config(), Observers(observers), random or Random())
         self._admission = Admission(self._scheduler)
         self._stopping = Stopping(self._scheduler, self._admission)
         for spec in (registry or {}).values():
@@ -89,6 +89,7 @@ class Dispatcher:
             on_failure=on_failure,
             payload=payload,
         )
+        self._check_home("register")
         self._admission.register(spec)
 
     def handler(
@@ -258,9 +259,10 @@ class Dispatcher:
             ValueError: If *workers* is not an int >= 1.
         """
         self._check_home("resize")
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._check_not_closed()
         self._scheduler.resize(workers)
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     @enable_ki_protection
     def add_worker(self) -> int:
@@ -299,14 +301,12 @@ class Dispatcher:
     def worker_stats(self) -> tuple[WorkerStats, ...]:
         """Return each worker's numbers, by id; those leaving as long as they run something."""
         self._check_home("worker_stats")
-        workers = {lane.worker.id: lane.worker for lane in self._scheduler.lanes}
-        workers.update(self._scheduler.backlog.workers)
-        return tuple(statistics.worker_stats(workers[each]) for each in sorted(workers))
+        return statistics.all_worker_stats(self._scheduler.backlog)
 
     def session_info(self, session: str) -> SessionInfo | None:
         """Return a session's numbers; None if it has no jobs and had none lately."""
         self._check_home("session_info")
-        return statistics.session_info(self._scheduler.backlog, session)
+        return self._scheduler.session_info(session)
 
     def session_distribution(self) -> SessionDistribution:
         """Return how evenly sessions are spread over the workers."""
@@ -324,7 +324,7 @@ class Dispatcher:
         """Return the jobs that failed for good, oldest first."""
         self._check_home("dead_letters")
         await trio.lowlevel.checkpoint()
-        return tuple(letter for _, letter in self._scheduler.backlog.dead_letters.values())
+        return tuple(letter for _, _, letter in self._scheduler.backlog.dead_letters.values())
 
     @enable_ki_protection
     async def requeue(self, job_id: str) -> Receipt:

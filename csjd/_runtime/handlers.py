@@ -56,9 +56,13 @@ def _in_thread(function: Callable[..., Any], limiter: trio.CapacityLimiter) -> A
 
     def note_thread(*args: Any) -> Any:
         task = current_lane.get()
-        if task is not None:
-            task.thread = threading.get_ident()  # so that a stuck one can be shown
-        return function(*args)
+        if task is None:
+            return function(*args)
+        task.thread = threading.get_ident()  # so that a stuck one can be shown
+        try:
+            return function(*args)
+        finally:
+            task.thread = None  # from now on the thread does other people's work
 
     @functools.wraps(function)
     async def call(job: "Job", *attempt: "Attempt") -> Any:

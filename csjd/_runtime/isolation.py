@@ -62,24 +62,31 @@ def _is_immutable(value: Any) -> bool:
     cls = type(value)
     if cls in _ATOMS or isinstance(value, (type, enum.Enum)):
         return True
-    if cls is tuple or cls is frozenset or (isinstance(value, tuple) and hasattr(cls, "_fields")):
+    if cls is tuple or cls is frozenset or (isinstance(value, tuple) and _is_bare(value)):
         return all(map(_is_immutable, value))
     if attrs.has(cls):
         # No public way tells a frozen class; what it does to __setattr__ does.
-        frozen = cls.__setattr__ is _FROZEN_ATTRS.__setattr__ and not hasattr(value, "__dict__")
+        frozen = cls.__setattr__ is _FROZEN_ATTRS.__setattr__ and _is_bare(value)
         return frozen and all(
             _is_immutable(getattr(value, field.name, None)) for field in attrs.fields(cls)
         )
     if isinstance(value, msgspec.Struct):
-        return value.__struct_config__.frozen and all(
+        return (value.__struct_config__.frozen and _is_bare(value)) and all(
             _is_immutable(getattr(value, name)) for name in value.__struct_fields__
         )
-    parameters = getattr(cls, "__dataclass_params__", None)
-    if parameters is not None:
-        return bool(parameters.frozen) and all(
-            _is_immutable(getattr(value, name, None)) for name in cls.__dataclass_fields__
+    # Its own parameters: a subclass that is no dataclass itself takes any attribute.
+    parameters = vars(cls).get("__dataclass_params__")
+    if parameters is not None and parameters.frozen:
+        fields = cls.__dataclass_fields__
+        return (_is_bare(value) or vars(value).keys() <= fields.keys()) and all(
+            _is_immutable(getattr(value, name, None)) for name in fields
         )
     return False
+
+
+def _is_bare(value: object) -> bool:
+    """Whether *value* has no dictionary that could take attributes."""
+    return not hasattr(value, "__dict__")
 
 
 @attrs.frozen

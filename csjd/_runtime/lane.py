@@ -15,7 +15,7 @@ asked per attempt that can be per lane.
 
 import math
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -25,6 +25,7 @@ from csjd._core.entry import Entry
 from csjd._core.lanes import CancelReason, Lane
 from csjd._core.verdict import judge
 from csjd._model.groups import leaves
+from csjd._model.job import Job
 from csjd._model.retry import Retry
 from csjd._runtime.attempt import Attempt
 from csjd._runtime.current import current_lane
@@ -40,6 +41,11 @@ BURST = 256
 """Attempts after which it does so too: on a mock clock no time passes without yielding."""
 
 
+PATIENCE = 2
+"""
+Times a lane that has worked lets other tasks run and looks again, before it parks: Trio
+runs tasks in random order, so only after two rounds has a steady submitter had its turn.
+"""
 LEAK_CHECK = 0.01
 """Seconds between looks at what a handler left running in a nursery it never closed."""
 
@@ -47,7 +53,17 @@ LEAK_CHECK = 0.01
 class LaneTask:
     """The task of one lane; `Lane.handle` is this."""
 
-    __slots__ = ("baseline", "lane", "leaked", "parking", "scheduler", "scope", "task", "thread")
+    __slots__ = (
+        "baseline",
+        "disturbed",
+        "lane",
+        "leaked",
+        "parking",
+        "scheduler",
+        "scope",
+        "task",
+        "thread",
+    )
 
     baseline: Context
     scope: trio.CancelScope
@@ -59,10 +75,12 @@ class LaneTask:
         self.lane = lane
         self.parking = parking
         self.scheduler = scheduler
+        self.disturbed = False
+        """The scope was cancelled, or something leaked: no other handler must start in it."""
         self.leaked = False
         """A handler left a scope or nursery open: Trio will complain when this task ends."""
         self.thread: int | None = None
-        """The thread the handler runs in, by ident, if it does."""
+        """The thread the handler runs in, by ident, while it does."""
         lane.handle = self
 
     async def run(self) -> None:
@@ -91,77 +109,101 @@ class LaneTask:
 
     async def _serve(self) -> bool:
         """Run attempts; return True for more in a new scope, False if this task is done."""
-        lane, scheduler, scope, task = self.lane, self.scheduler, self.scope, self.task
-        backlog, calls, baseline = scheduler.backlog, scheduler.backlog.calls, self.baseline
+        lane, scheduler, task = self.lane, self.scheduler, self.task
+        backlog, baseline = scheduler.backlog, self.baseline
+        calls, watchers, observers = backlog.calls, scheduler.watchers, scheduler.observers
         clock = scheduler.clock.current_time
         status = cancel_status(task)
-        burst = 0
-        now = clock()
-        slice_ends = now + SLICE
+        self.disturbed = False
+        patience = 0
         while True:
-            entry = backlog.take(lane, now)
-            if calls.pending:
-                scheduler.send_calls()
-            if entry is None:
-                if not await self._park():
-                    return False
-                burst = 0
-                now = clock()
-                slice_ends = now + SLICE
-                continue
-
-            spec = entry.spec
-            job = entry.job
-            timeout = spec.timeout if job.timeout is None else job.timeout
-            lane.deadline = deadline = now + timeout  # type: ignore[operator]  # filled in
-            if deadline < scheduler.wakes_at:
-                scheduler.hasten(deadline)
-            if scheduler.observers:
-                scheduler.tell_started(lane, entry, now)
-            error = None
-            try:
-                if entry.copies:
-                    job = for_attempt(job)
-                if spec.takes_attempt:
-                    result = await spec.function(job, self._attempt(entry))
-                else:
-                    result = await spec.function(job)
-            except BaseException as raised:
-                error = raised
-            if cancel_status(task) is not status:
-                error = await self._close_leaks(error)
             now = clock()
-            if error is None:
-                late = now > lane.deadline
-                backlog.release(lane, now)
-                backlog.succeed(entry, lane.worker, result, late, now)
-                del result
-                if entry.listener is not None or scheduler.watchers:
-                    scheduler.ended(entry, now)
-            else:
-                self._raised(entry, error, now)
-
-            if lane.detached:
-                return False
-            if self.leaked or has_changed(baseline):
-                scheduler.replace(lane)
-                return False
-            if scope.cancel_called:
-                return True
-            burst += 1
-            if burst >= BURST or now >= slice_ends:
+            slice_ends = now + SLICE
+            for _ in range(BURST):
+                entry = backlog.take(lane, now)
                 if calls.pending:
                     scheduler.send_calls()
-                await trio.lowlevel.checkpoint()
-                burst = 0
+                if entry is None:
+                    break
+                patience = PATIENCE
+                spec = entry.spec
+                job = entry.job
+                timeout = spec.timeout if job.timeout is None else job.timeout
+                lane.deadline = deadline = now + timeout  # type: ignore[operator]  # filled in
+                if deadline < scheduler.wakes_at:
+                    scheduler.hasten(deadline)
+                if observers:
+                    scheduler.tell_started(lane, entry, now)
+                error = None
+                try:
+                    if entry.copies:
+                        job = for_attempt(job)
+                    if spec.takes_attempt:
+                        result = await self._call_with_attempt(entry, job)
+                    else:
+                        result = await spec.function(job)
+                except BaseException as raised:
+                    error = raised
+                if cancel_status(task) is not status:
+                    error = await self._close_leaks(error)
                 now = clock()
-                slice_ends = now + SLICE
+                if error is None:
+                    backlog.succeed(lane, entry, result, now)
+                    if entry.listener is not None or watchers:
+                        scheduler.ended(entry, now)
+                else:
+                    self._raised(entry, error, now)
+                if self.disturbed or has_changed(baseline):
+                    scheduler.send_calls()
+                    return self._recover()
+                if now >= slice_ends:
+                    break
+            # What waits here, perhaps for long, must not keep the last job alive.
+            entry = spec = job = result = error = None  # type: ignore[assignment]
+            if patience:
+                patience -= 1
+                await self._linger()
+            elif not await self._park():
+                return False
+
+    def _recover(self) -> bool:
+        """Return whether this task may go on, in a new scope, or else see to its successor."""
+        if self.lane.detached:
+            return False
+        if self.leaked or has_changed(self.baseline):
+            self.scheduler.replace(self.lane)
+            return False
+        return True
+
+    async def _linger(self) -> None:
+        """
+        Let other tasks run, then look again before parking; for a lane that was not idle.
+
+        Under load the next work comes while the lane lets others run, and that is far
+        cheaper than to park and be called. Nobody needs to call who will look anyway:
+        a lane that lingers counts as called.
+        """
+        worker, backlog = self.lane.worker, self.scheduler.backlog
+        self.scheduler.send_calls()
+        worker.waits.settle()
+        worker.runs.settle()
+        answered = backlog.calls.linger(worker)
+        try:
+            await trio.lowlevel.checkpoint()
+        except BaseException:
+            for call in answered:
+                backlog.calls.answered(call)
+            self._pass_on()
+            raise
+        for call in answered:
+            backlog.calls.answered(call)
 
     async def _park(self) -> bool:
         """Wait until there may be work; return False if the worker has been removed."""
         worker, scheduler = self.lane.worker, self.scheduler
         calls = scheduler.backlog.calls
         if worker.leaving:
+            self._pass_on()
             return False
         calls.park(worker)
         scheduler.rest()
@@ -174,22 +216,30 @@ class LaneTask:
                 calls.unpark(worker)
             raise
         calls.answered(call)
-        if worker.leaving:  # the call was meant for somebody who can take the work
-            scheduler.backlog.call_all()
-            scheduler.send_calls()
+        if worker.leaving:
+            self._pass_on()
             return False
         return True
 
-    def _attempt(self, entry: Entry) -> Attempt:
-        policy = entry.spec.retry
-        return Attempt(
+    def _pass_on(self) -> None:
+        """Have others called, by a lane that was called and goes away instead of looking."""
+        self.scheduler.backlog.call_all()
+        self.scheduler.send_calls()
+
+    async def _call_with_attempt(self, entry: Entry, job: Job) -> Any:
+        spec = entry.spec
+        attempt = Attempt(
             lane=self.lane,
-            entry=entry,
             scheduler=self.scheduler,
+            job=job,
             number=entry.attempts,
-            max_attempts=entry.job.max_attempts
-            or (policy.max_attempts if isinstance(policy, Retry) else None),
+            max_attempts=job.max_attempts
+            or (spec.retry.max_attempts if isinstance(spec.retry, Retry) else None),
         )
+        try:
+            return await spec.function(job, attempt)
+        finally:
+            attempt.end()
 
     async def _close_leaks(self, error: BaseException | None) -> BaseException:
         """
@@ -198,7 +248,7 @@ class LaneTask:
         The job must not go on while tasks of it still run, so this waits for them. It has
         to look now and then: nobody can wait in a nursery but the code that opened it.
         """
-        self.leaked = True
+        self.leaked = self.disturbed = True
         nurseries = self.task.child_nurseries
         for nursery in nurseries:
             nursery.cancel_scope.cancel("its handler returned without closing it")

@@ -55,14 +55,17 @@ async def open_dispatcher(
                     await stopping.stop(None)
             finally:
                 await _close(scheduler, stopping)
-    except trio.Cancelled:
-        raise
     except BaseException as error:
-        if scheduler.crash is None or error is scheduler.crash:
-            raise
-        raise _death(scheduler.crash) from scheduler.crash
+        # The nursery dies of the crash as well, so what comes out of a body inside it is
+        # the nursery's Cancelled. What is no Exception, like Ctrl-C, needs no second voice.
+        if isinstance(scheduler.crash, Exception) and error is not scheduler.crash:
+            raise DispatcherCrashedError from scheduler.crash
+        raise
     if scheduler.crash is not None:
-        raise _death(scheduler.crash) from scheduler.crash
+        await trio.lowlevel.checkpoint_if_cancelled()  # the nursery was cancelled, and so are we
+        if isinstance(scheduler.crash, (Exception, trio.Cancelled)):
+            raise DispatcherCrashedError from scheduler.crash
+        raise scheduler.crash
 
 
 async def _close(scheduler: Scheduler, stopping: Stopping) -> None:
@@ -70,7 +73,8 @@ async def _close(scheduler: Scheduler, stopping: Stopping) -> None:
     # No deadline: a handler that does not end keeps the block open, as any child task would.
     with trio.CancelScope(shield=True):
         if scheduler.state is not DispatcherState.CLOSED:
-            await stopping.stop(0)
+            if scheduler.state is not DispatcherState.NEW:  # else cancelled while it started
+                await stopping.stop(0)
             scheduler.close()
         await scheduler.ended_event.wait()
     report = stopping.last_stop
@@ -80,8 +84,3 @@ async def _close(scheduler: Scheduler, stopping: Stopping) -> None:
             "or open it with a store",
             len(report.unfinished),
         )
-
-
-def _death(crash: BaseException) -> BaseException:
-    """Return what to raise in the block: what is no Exception, like Ctrl-C, stays what it is."""
-    return DispatcherCrashedError() if isinstance(crash, (Exception, trio.Cancelled)) else crash

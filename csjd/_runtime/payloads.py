@@ -36,7 +36,7 @@ def own(job: Job, spec: HandlerSpec, max_payload: int) -> tuple[Job, bool]:
     if spec.payload is not None:
         payload = _checked(payload, spec.payload, max_payload)
     elif type(payload) in _SIZED:
-        _check_size(len(payload.encode()) if type(payload) is str else len(payload), max_payload)
+        _check_size(_size(payload), max_payload)
     mutable = not is_immutable(payload)
     if not mutable and not job.metadata and payload is job.payload:
         return job, False
@@ -68,10 +68,15 @@ def _checked(payload: Any, wanted: Any, max_payload: int) -> Any:
     try:
         encoded = msgspec.msgpack.encode(payload)
         rebuilt = msgspec.msgpack.decode(encoded, type=wanted)
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except Exception as error:  # the class's own code runs here, and may raise anything
         raise InvalidJobError("payload", f"is not what its handler takes: {error}") from error
     _check_size(len(encoded), max_payload)
     return rebuilt
+
+
+def _size(payload: bytes | bytearray | str) -> int:
+    # Text that is no valid Unicode is no reason to refuse it: only stores cannot carry it.
+    return len(payload.encode(errors="surrogatepass") if isinstance(payload, str) else payload)
 
 
 def _check_size(size: int, max_payload: int) -> None:

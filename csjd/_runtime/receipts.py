@@ -66,7 +66,9 @@ class Receipt:
             DispatcherClosedError: The dispatcher's block was left before the job ended.
             WouldDeadlockError: Called by a handler whose waiting would keep the job from
                 ever ending.
+            RuntimeError: Called from another Trio run.
         """
+        self._scheduler.check_home("Receipt.outcome")
         entry = self._entry
         if entry.state in TERMINAL:
             await trio.lowlevel.checkpoint()

@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set as AbstractSet
 from typing import TypeAlias
 
 import attrs
@@ -41,7 +41,7 @@ class WaitingLine:
     There is a line per limit, so that a session at its own limit holds nobody else up.
     """
 
-    lacks_room: Callable[[Job], QueueFullError | None]
+    lacks_room: Callable[[Job, float], QueueFullError | None]
     _lines: dict[_Limit, list[tuple[int, Waiter]]] = attrs.field(factory=dict)
     """Heaps by ticket; none is empty."""
     _tickets: Iterator[int] = attrs.field(factory=itertools.count)
@@ -61,18 +61,18 @@ class WaitingLine:
 
     def let_in(self, session: str | None, now: float) -> None:
         """Let in whoever fits, now that a job of *session* has ended."""
-        while (line := self._first_line(session)) is not None:
+        stuck: set[_Limit] = set()
+        while (line := self._first_line(session, stuck)) is not None:
             waiter = heapq.heappop(self._lines[line])[1]
             if not self._lines[line]:
                 del self._lines[line]
-            full = self.lacks_room(waiter.job)
+            full = self.lacks_room(waiter.job, now)
             if full is None:
                 self._let_in(waiter, now)
-            elif _limit(full) == line:
-                self._stand(waiter, full)  # still the same limit: nobody behind it fits either
-                return
-            else:
-                self._stand(waiter, full)
+                continue
+            self._stand(waiter, full)
+            if _limit(full) == line:  # as before: nobody behind it in this line fits either
+                stuck.add(line)
 
     def refuse_all(self, state: str) -> None:
         """Send everybody away, because the dispatcher does not accept any more."""
@@ -82,8 +82,8 @@ class WaitingLine:
                 waiter.event.set()
         self._lines.clear()
 
-    def _first_line(self, session: str | None) -> _Limit | None:
-        """Return the line, of those that may move, whose first waiter came first."""
+    def _first_line(self, session: str | None, stuck: AbstractSet[_Limit]) -> _Limit | None:
+        """Return the line, of those that may move and are not *stuck*, whose first came first."""
         limits: tuple[_Limit, ...] = (
             ("max_pending", None),
             ("max_sessions", None),
@@ -96,7 +96,11 @@ class WaitingLine:
                 heapq.heappop(line)
             if line is not None and not line:
                 del self._lines[limit]
-            elif line and (best is None or line[0][0] < self._lines[best][0][0]):
+            elif (
+                line
+                and limit not in stuck
+                and (best is None or line[0][0] < self._lines[best][0][0])
+            ):
                 best = limit
         return best
 

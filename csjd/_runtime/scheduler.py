@@ -19,11 +19,13 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from csjd._core import statistics
 from csjd._core.backlog import Backlog
 from csjd._core.calls import Call
 from csjd._core.deadlock import Wait, would_deadlock
 from csjd._core.entry import Entry
 from csjd._core.lanes import CancelReason, Lane, Worker, due_for_check, next_check
+from csjd._core.observers import Observers
 from csjd._core.verdict import Kind, Verdict
 from csjd._model.checks import check_name, is_integer
 from csjd._model.config import Config
@@ -54,10 +56,9 @@ from csjd._model.lifecycle import (
     DispatcherState,
     DispatcherStep,
 )
-from csjd._model.metrics import DeadLetter, StuckHandler
+from csjd._model.metrics import DeadLetter, SessionInfo, StuckHandler
 from csjd._runtime.current import enclosing_lane
 from csjd._runtime.lane import LaneTask
-from csjd._runtime.observers import Observers
 from csjd._runtime.receipts import outcome_of
 from csjd._runtime.stacks import stack_of
 
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 class Scheduler:
     """What runs in a dispatcher: started once, ended once, stopped and restarted between."""
 
-    def __init__(self, config: Config, observers: Observers, random: Random) -> None:
+    def __init__(self, config: Config, observers: Observers[Event], random: Random) -> None:
         self.config = config
         self.observers = observers
         self.random = random
@@ -163,12 +164,16 @@ class Scheduler:
 
     def rest(self) -> None:
         """A lane has nothing to do; if that is true of all, put the timer off."""
-        if self.drain is not None:
-            self.drain.look()
+        self._look_at_drain()
         if self.wakes_at < math.inf and self.backlog.calls.parked == len(self.lanes):
             due = self._next_due()
             if due > self.wakes_at and self._sleep is not None:
                 self.wakes_at = self._sleep.deadline = due
+
+    def _look_at_drain(self) -> None:
+        """Something has changed that a drain may have waited for."""
+        if self.drain is not None:
+            self.drain.look()
 
     def _next_due(self) -> float:
         if self.backlog.stopped:
@@ -199,6 +204,7 @@ class Scheduler:
         self._parking[worker.id] = _Parking(*trio.open_memory_channel[Call](math.inf))
         for _ in range(self.config.lanes):
             self._add_lane(worker)
+        self.send_calls()
         self.tell(lambda now: WorkerAdded(at=now, worker=worker.id))
         return worker
 
@@ -211,6 +217,7 @@ class Scheduler:
         """
         if len(self.backlog.workers) == 1:
             raise ValueError("a dispatcher needs a worker, the last one cannot be removed")
+        self.send_calls()  # to this worker, too, while it can hear: an observer may be removing it
         self.backlog.remove_worker(worker)
         self._parking.pop(worker.id).send.close()
         self.send_calls()
@@ -237,8 +244,7 @@ class Scheduler:
                 self._parking[call.worker.id].send.send_nowait(call)
 
     def _add_lane(self, worker: Worker) -> None:
-        lane = Lane(worker)
-        worker.lanes.append(lane)
+        lane = self.backlog.add_lane(worker)
         self.lanes[lane] = None
         self._start_task(lane)
 
@@ -256,13 +262,16 @@ class Scheduler:
     def lane_ended(self, lane: Lane) -> None:
         """Forget *lane*, whose task ends."""
         self.lanes.pop(lane, None)
-        if lane in lane.worker.lanes:
-            lane.worker.lanes.remove(lane)
+        worker = lane.worker
+        if lane in worker.lanes:
+            worker.lanes.remove(lane)
+        if worker.gone and worker.id in self.backlog.leaving:
+            self.backlog.retire(worker)
         for stuck in [each for each in self.lanes if each.stuck]:
             if self._has_budget():
                 self._detach(stuck, self.clock.current_time())
-        if self.drain is not None:
-            self.drain.look()
+        self.send_calls()
+        self._look_at_drain()
 
     def cancel_attempt(self, lane: Lane, reason: CancelReason, now: float) -> None:
         """Cancel what *lane* runs, unless that was done before."""
@@ -270,6 +279,7 @@ class Scheduler:
             return
         lane.reason = reason
         lane.cancelled_at = now
+        lane.handle.disturbed = True
         lane.handle.scope.cancel(reason.value)
         self.hasten(now + self.config.detach_grace)
         self.tell(lambda at: self._attempt_cancelled(lane, at))
@@ -316,7 +326,7 @@ class Scheduler:
     def book(self, lane: Lane, entry: Entry, verdict: Verdict, now: float) -> None:
         """Carry out what was decided about a job whose attempt raised."""
         backlog, attempt = self.backlog, entry.attempts
-        backlog.release(lane, now)
+        backlog.release(lane, entry, now)
         backlog.ledger.panics += verdict.panic
         kind, error = verdict.kind, verdict.error
         if entry.unwanted and kind is not Kind.FAIL:
@@ -357,9 +367,9 @@ class Scheduler:
     def _fail(self, entry: Entry, worker: Worker, verdict: Verdict, now: float) -> None:
         dropped = self.backlog.fail(entry, worker, verdict.error, verdict.timed_out, now)
         self.ended(entry, now)
-        session = entry.session
+        session = entry.job.session
         if session is not None and entry.spec.on_failure is OnFailure.HALT:
-            self.tell(lambda at: SessionHalted(at=at, session=session.name, job=entry.job))
+            self.tell(lambda at: SessionHalted(at=at, session=session, job=entry.job))
         for letter in dropped:
             self.tell(functools.partial(_dropped, letter))
 
@@ -367,8 +377,8 @@ class Scheduler:
         """Cancel a job by request; return False if it has ended."""
         if entry.state in TERMINAL:
             return False
-        lane, now = entry.lane, self.clock.current_time()
-        if lane is None:
+        lane, now = entry.holder, self.clock.current_time()
+        if not isinstance(lane, Lane):
             self.backlog.cancel(entry, JobCancelledError(entry.job.id), now)
             self.ended(entry, now)
             self.send_calls()
@@ -376,6 +386,7 @@ class Scheduler:
             self.cancel_attempt(lane, CancelReason.REQUEST, now)
         else:
             entry.unwanted = True
+        self._look_at_drain()
         return True
 
     def ended(self, entry: Entry, now: float) -> None:
@@ -396,6 +407,7 @@ class Scheduler:
             self.backlog.pause_session(session, self.clock.current_time())
         else:
             self.backlog.paused = True
+        self._look_at_drain()
         self.tell(lambda at: Paused(at=at, type=type, session=session))
 
     def resume(self, type: str | None, session: str | None) -> None:
@@ -404,12 +416,17 @@ class Scheduler:
         if type is not None:
             self.backlog.resume_type(type)
         elif session is not None:
-            self.backlog.resume_session(session)
+            self.backlog.resume_session(session, self.clock.current_time())
         else:
             self.backlog.paused = False
             self.backlog.call_all()
         self.send_calls()
+        self._look_at_drain()
         self.tell(lambda at: Resumed(at=at, type=type, session=session))
+
+    def session_info(self, session: str) -> SessionInfo | None:
+        """Return a session's numbers; None if it is not remembered."""
+        return statistics.session_info(self.backlog, session, self.clock.current_time())
 
     # --- waiting -----------------------------------------------------------------------
 
@@ -441,7 +458,7 @@ class Scheduler:
             yield
             return
         lane = task.lane
-        if would_deadlock(lane, wait, self.lanes):
+        if would_deadlock(lane, wait, self.lanes, self.backlog.ledger.live):
             what = "room in the queue" if wait is None else f"job {wait.job.id!r}"
             raise WouldDeadlockError(
                 f"job {_job(lane).id!r} waits for {what}, which cannot come before it ends"

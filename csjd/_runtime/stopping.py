@@ -48,7 +48,7 @@ class Drain:
         self._news = trio.Event()
 
     def note(self, entry: Entry, now: float) -> None:
-        """Note a job that ended."""
+        """Note a job that ended. No reason to look: lanes say when they rest, requests when done."""
         self.finished.append(entry.job.id)
 
 
@@ -72,11 +72,15 @@ class Stopping:
         Raises:
             StuckHandlersError: More handlers outlived earlier stops than there are lanes.
             DispatcherClosedError: The dispatcher's block was left.
+            DispatcherNotStartedError: It was never opened.
             WouldDeadlockError: Called by a handler while a stop waits for it to end.
         """
         scheduler = self.scheduler
+        if scheduler.token is None:
+            raise DispatcherNotStartedError
+        await trio.lowlevel.checkpoint_if_cancelled()
         while (drain := scheduler.drain) is not None:
-            if enclosing_lane() is not None:
+            if self._own_lane() is not None:
                 raise WouldDeadlockError("a handler waits for the end of a stop, to start again")
             await drain.done.wait()
         if scheduler.state is DispatcherState.CLOSED:
@@ -90,7 +94,7 @@ class Stopping:
             scheduler.send_calls()
             scheduler.hasten(scheduler.backlog.next_due(draining=False) or math.inf)
             scheduler.tell(lambda at: DispatcherStarted(at=at))
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _check_stuck(self) -> None:
         config = self.scheduler.config
@@ -124,10 +128,13 @@ class Stopping:
         return self.last_stop
 
     def _calling(self, drain: Drain) -> "_Calling":
-        task = enclosing_lane()
-        lane = task.lane if task is not None and task.scheduler is self.scheduler else None
         drain.look()
-        return _Calling(self._callers, lane)
+        return _Calling(self._callers, self._own_lane())
+
+    def _own_lane(self) -> Lane | None:
+        """Return the lane of ours whose attempt the running task is part of, if there is one."""
+        task = enclosing_lane()
+        return task.lane if task is not None and task.scheduler is self.scheduler else None
 
     def _begin(self, now: float, grace: float) -> None:
         scheduler = self.scheduler
@@ -158,9 +165,15 @@ class Stopping:
     async def _work_off(self, drain: Drain) -> None:
         scheduler = self.scheduler
         while scheduler.clock.current_time() < drain.until:
-            if not self._running() and not scheduler.backlog.workable(drain.until):
+            if not self._running() and not self._can_go_on(drain):
                 return
             await drain.wait_for_news(drain.until)
+
+    def _can_go_on(self, drain: Drain) -> bool:
+        """Whether there is work for the drain, and a lane to do it that does not wait for us."""
+        takers = [lane for lane in self.scheduler.lanes if not lane.detached]
+        idle = any(lane not in self._callers for lane in takers)
+        return idle and self.scheduler.backlog.workable(drain.until)
 
     async def _interrupt(self, drain: Drain) -> None:
         """Cancel what still runs, and give it `detach_grace` to end."""
@@ -184,21 +197,21 @@ class Stopping:
         """Note that the dispatcher's task ends: nothing runs any more, or ever will."""
         scheduler = self.scheduler
         drain = scheduler.drain
-        if self.last_stop is None or drain is not None or scheduler.crash is not None:
+        if self.last_stop is None or drain is not None or not scheduler.backlog.stopped:
             self.last_stop = self._report(drain, ())
-        else:  # what was stuck may have ended since
+        else:  # nothing ran since that stop, but what was stuck may have ended
             self.last_stop = attrs.evolve(self.last_stop, unfinished=self._unfinished())
         if drain is not None:
             scheduler.drain = None
             drain.done.set()
         self.admission.close_door()
-        for entry in scheduler.backlog.ids.live():
+        for entry in scheduler.backlog.live():
             if entry.listener is not None:
                 entry.listener.set()
+        scheduler.backlog.dissolve()
 
     def _unfinished(self) -> tuple[Job, ...]:
-        entries = sorted(self.scheduler.backlog.ids.live(), key=lambda entry: entry.order)
-        return tuple(entry.job for entry in entries)
+        return tuple(entry.job for entry in self.scheduler.backlog.live())
 
     def _report(self, drain: Drain | None, stuck: tuple[StuckHandler, ...]) -> StopReport:
         """Return the report of a stop, or, without *drain*, of a crash."""

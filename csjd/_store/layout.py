@@ -1,0 +1,59 @@
+"""Which files make up a store, and which are left over from before."""
+
+import re
+from collections.abc import Iterable
+from itertools import zip_longest
+from typing import Final
+
+import attrs
+
+from csjd._store.framing import DamageError
+
+LOCK_NAME: Final = "LOCK"
+_NUMBERED: Final = re.compile(r"(wal|snap)-(\d{20})")
+_TEMPORARY: Final = re.compile(r"(wal|snap)-\d{20}\.tmp")
+
+
+@attrs.frozen
+class Layout:
+    """A store's files, by the numbers in their names."""
+
+    snapshot: int | None
+    """The newest snapshot's."""
+    segments: tuple[int, ...]
+    """Those of the segments a recovery reads after it, ascending."""
+    obsolete: tuple[str, ...]
+    """Names of files whose contents the snapshot covers."""
+    temporary: tuple[str, ...]
+    """Names of files that a crash left unfinished."""
+
+
+def lay_out(names: Iterable[str]) -> Layout:
+    """
+    Sort a store's directory.
+
+    A segment is obsolete if the next one begins within, or right after, what the snapshot
+    covers.
+
+    Raises:
+        DamageError: If a file is missing that must be there.
+    """
+    names = sorted(names)
+    numbers: dict[str, list[int]] = {"snap": [], "wal": []}
+    for name in names:
+        if match := _NUMBERED.fullmatch(name):
+            numbers[match[1]].append(int(match[2]))
+    snapshots, segments = numbers["snap"], numbers["wal"]
+    snapshot = snapshots[-1] if snapshots else None
+    covered = snapshot or 0
+    kept = [
+        first
+        for first, following in zip_longest(segments, segments[1:])
+        if following is None or following > covered + 1
+    ]
+    if (kept and kept[0] > covered + 1) or (snapshot is not None and not kept):
+        raise DamageError(f"the segment with record {covered + 1} is missing", 0)
+    obsolete = [f"snap-{number:020d}" for number in snapshots[:-1]]
+    obsolete += [f"wal-{number:020d}" for number in segments if number not in set(kept)]
+    temporary = tuple(filter(_TEMPORARY.fullmatch, names))
+    return Layout(snapshot, tuple(kept), tuple(obsolete), temporary)

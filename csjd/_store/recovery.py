@@ -1,0 +1,54 @@
+"""What a store's files come to when it is opened, or looked at as if it were."""
+
+from csjd._model.errors import JobStoreCorruptError
+from csjd._model.storing import Recovery
+from csjd._store.files import Directory
+from csjd._store.framing import DamageError
+from csjd._store.layout import Layout, lay_out
+from csjd._store.pacing import unpaced
+from csjd._store.replay import BadFileError, Replayed, replay
+from csjd._store.state import State
+from csjd._store.tail import TailState
+
+
+def load(directory: Directory, now: float) -> tuple[State, Replayed, Layout]:
+    """
+    Replay a store, and let its last owner's end take effect.
+
+    Raises:
+        BadFileError, NewerFormatError, OSError: It cannot be opened.
+    """
+    try:
+        layout = lay_out(directory.names())
+    except DamageError as damage:
+        raise BadFileError("the store", damage) from damage
+    state = State(now=now)
+    replayed = replay(directory, layout, state, unpaced())
+    if not replayed.clean:
+        state.crashed()
+    return state, replayed, layout
+
+
+def corrupt_error(path: str, error: BadFileError) -> JobStoreCorruptError:
+    """Return what callers know in place of a `BadFileError`."""
+    return JobStoreCorruptError(path, error.reason, error.file, error.offset)
+
+
+def to_recovery(state: State, replayed: Replayed) -> Recovery:
+    """Return what was replayed as callers know it; *state* is empty after."""
+    notices: list[str] = []
+    if replayed.tail.state is TailState.TORN:
+        notices.append(
+            f"cut {replayed.tail_bytes} bytes at the end of {replayed.tail_file}, from byte "
+            f"{replayed.tail_offset}: records that a crash left unfinished, none acknowledged"
+        )
+    return Recovery(
+        live=[job for block in state.live.drain() for job in block],
+        remembered=state.remembered,
+        dead_letters=list(state.dead.values()),
+        halted=frozenset(state.halted),
+        quarantined=state.quarantined,
+        next_order=state.next_order,
+        clean=replayed.clean,
+        notices=tuple(notices),
+    )

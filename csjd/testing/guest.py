@@ -1,0 +1,110 @@
+"""
+A Trio program that plain code steps through, as hypothesis' rule-based machines need.
+
+The run is a guest of a host loop, which is a queue that `call` works off until what it
+waits for is there. All tasks run in the calling thread, and on a mock clock: time stands
+still but for `pass_time`.
+"""
+
+from collections.abc import Awaitable, Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import outcome
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from csjd.testing.threads import virtual_threads
+
+T = TypeVar("T")
+
+
+class TrioGuest:
+    """
+    One Trio run on a mock clock, moved on only by `call`.
+
+    Close it, also after a failure; what then still runs is cancelled, and an error of the
+    run surfaces.
+    """
+
+    def __init__(self) -> None:
+        self._host: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._ended: outcome.Outcome[None] | None = None
+        self._nursery: trio.Nursery | None = None
+        self._threads = virtual_threads()
+        self._threads.__enter__()
+        trio.lowlevel.start_guest_run(
+            self._main,
+            run_sync_soon_threadsafe=self._host.put,
+            run_sync_soon_not_threadsafe=self._host.put,
+            done_callback=self._done,
+            clock=MockClock(),
+        )
+        self._pump(lambda: self._nursery is not None)
+
+    def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """
+        Run *function* as a task until it ends; return or raise what it does.
+
+        Raises:
+            RuntimeError: The Trio run has ended.
+        """
+        if self._nursery is None or self._ended is not None:
+            raise RuntimeError("the Trio run has ended")
+        box: list[outcome.Outcome[T]] = []
+
+        async def task() -> None:
+            box.append(await outcome.acapture(function, *args))
+
+        self._nursery.start_soon(task)
+        self._pump(lambda: bool(box))
+        return box[0].unwrap()
+
+    def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Start *function* as a task and do not wait for it; what it raises ends the run."""
+        if self._nursery is None or self._ended is not None:
+            raise RuntimeError("the Trio run has ended")
+        self._nursery.start_soon(function, *args)
+
+    def settle(self) -> None:
+        """Let every task run until all of them wait; no time passes."""
+        self.call(wait_all_tasks_blocked)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let virtual time pass, stopping at every deadline on the way."""
+        self.call(_pass_time, seconds)
+
+    def close(self) -> None:
+        """End the run."""
+        try:
+            if self._ended is None and self._nursery is not None:
+                self._nursery.cancel_scope.cancel("the guest is closed")
+                self._pump(lambda: self._ended is not None)
+        finally:
+            self._threads.__exit__(None, None, None)
+        if self._ended is not None:
+            self._ended.unwrap()
+
+    async def _main(self) -> None:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await trio.sleep_forever()
+
+    def _done(self, ended: outcome.Outcome[None]) -> None:
+        self._ended = ended
+
+    def _pump(self, until: Callable[[], bool]) -> None:
+        while not until():
+            if self._ended is not None:
+                self._ended.unwrap()
+                raise RuntimeError("the Trio run has ended")
+            self._host.get()()
+
+
+async def _pass_time(seconds: float) -> None:
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, MockClock)
+    clock.autojump_threshold = 0
+    await trio.sleep(seconds)
+    clock.autojump_threshold = float("inf")
+    await wait_all_tasks_blocked()

@@ -1,0 +1,1 @@
+"""The main job on real input: an index of the standard library, built by background jobs."""

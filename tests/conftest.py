@@ -1,0 +1,21 @@
+"""What holds for every test: nothing of csjd outlives it."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from csjd.testing import assert_no_leaks
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_csjd_is_left() -> Iterator[None]:
+    """
+    Fail a test that leaves a task, a thread or a warning of csjd behind.
+
+    Python warns of a coroutine that was never awaited, or a channel that was never closed,
+    when it collects it: that is made to happen here, where the test to blame is known.
+    """
+    yield
+    gc.collect()
+    assert_no_leaks()

@@ -1,0 +1,69 @@
+"""The tests that every mutant must fail, the quickest first."""
+
+import itertools
+import logging
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+from csjd.testing.machine_core import CoreMachine
+from csjd.testing.machine_dispatcher import DispatcherMachine
+from csjd.testing.simulation import simulate
+from csjd.testing.storm import stress
+
+STORMS = 30
+SIMULATIONS = 60
+MACHINE_RUNS = 40
+
+
+def _machine(machine: type[RuleBasedStateMachine]) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=MACHINE_RUNS,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def _simulate(seed: int) -> None:
+    simulate(seed)
+
+
+def _tests() -> list[tuple[str, Callable[[], None]]]:
+    storms = [(f"storm {seed}", lambda seed=seed: stress(seed)) for seed in range(STORMS)]
+    runs = [(f"run {seed}", lambda seed=seed: _simulate(seed)) for seed in range(SIMULATIONS)]
+    # In turns, so that a defect which only one of them can see does not wait for the other.
+    mixed = [each for pair in itertools.zip_longest(storms, runs) for each in pair if each]
+    return [
+        *mixed[:20],
+        ("core machine", lambda: _machine(CoreMachine)),
+        *mixed[20:],
+        ("dispatcher machine", lambda: _machine(DispatcherMachine)),
+    ]
+
+
+def first_catch() -> str | None:
+    """Return which test fails first, and how; None if none does."""
+    logging.getLogger("csjd").setLevel(logging.CRITICAL)
+    try:
+        for name, test in _tests():
+            try:
+                test()
+            except Exception as error:
+                return f"{name}: {_first(error)!r}"[:300]
+    finally:
+        logging.getLogger("csjd").setLevel(logging.NOTSET)
+    return None
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

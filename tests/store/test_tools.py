@@ -1,0 +1,236 @@
+"""`python -m csjd store ...`, and the functions behind it."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from csjd import stores
+from csjd._model.errors import JobStoreError
+from csjd._store.file_store import FileJobStore
+from csjd._store.salvage import salvage
+from csjd.cli import main
+from csjd.testing.simfs import SimFs
+from csjd.testing.stores import Summary, accepted, summarize
+from tests.store.battery import NOW, Disk, make_disk, open_store, without_crashes
+from tests.store.conftest import Report
+
+
+def write_disk(path: Path, disk: Disk) -> Path:
+    path.mkdir(mode=0o700)
+    for name, data in disk.items():
+        (path / name).write_bytes(data)
+    return path
+
+
+def damage(disk: Disk, name: str, at: int) -> Disk:
+    data = bytearray(disk[name])
+    data[at] ^= 0x10
+    return disk | {name: bytes(data)}
+
+
+@pytest.fixture(scope="module")
+def sealed() -> tuple[Disk, list[Summary]]:
+    disk, summaries = make_disk(11, close=True)
+    return disk, [without_crashes(summary) for summary in summaries]
+
+
+def test_verify_tells_clean_torn_and_corrupt(
+    tmp_path: Path, sealed: tuple[Disk, list[Summary]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk, _ = sealed
+    last = max(disk)
+    torn = disk | {last: disk[last][:-3]}
+    for name, files, status in (
+        ("clean", disk, 0),
+        ("torn", torn, 1),
+        ("corrupt", damage(disk, last, 90), 2),
+    ):
+        path = write_disk(tmp_path / name, files)
+        assert main(["store", "verify", str(path)]) == status
+        assert name in capsys.readouterr().out
+        assert main(["store", "verify", "--json", str(path)]) == status
+        verdict = json.loads(capsys.readouterr().out)
+        assert verdict["health"] == name
+        assert {file.name: file.read_bytes() for file in path.iterdir()} == files  # untouched
+    assert main(["store", "verify", str(tmp_path / "nowhere")]) == 3
+    assert "cannot be opened" in capsys.readouterr().err
+
+
+def test_verify_reports_every_flipped_bit_of_a_sealed_store(
+    sealed: tuple[Disk, list[Summary]], report: Report
+) -> None:
+    disk, _ = sealed
+    flips = 0
+    for name, data in disk.items():
+        for at in range(len(data)):
+            flipped = bytearray(data)
+            flipped[at] ^= 1 << at % 8
+            verdict = stores.verify("sim", files=SimFs(disk | {name: bytes(flipped)}, time=NOW))
+            assert verdict.health is not stores.Health.CLEAN, f"{name} byte {at}"
+            flips += 1
+    report("T4 flipped bits reported by verify", flips, seed=11)
+
+
+def test_export_and_import_keep_everything(
+    tmp_path: Path,
+    sealed: tuple[Disk, list[Summary]],
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk, summaries = sealed
+    path, copy = write_disk(tmp_path / "one", disk), tmp_path / "two"
+    assert main(["store", "export", str(path)]) == 0
+    lines = capfdbinary.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert main(["store", "import", str(copy)]) == 0
+    store = FileJobStore(copy)
+    recovery = store.recover()
+    store.close()
+    expected = list(summaries[-1])
+    expected[1] = ()  # the duplicate windows of a disk made in 2023 have ended
+    assert list(without_crashes(summarize(recovery))) == expected
+    assert recovery.clean
+    with pytest.raises(JobStoreError, match="already"):
+        stores.import_lines(lines.splitlines(), str(copy))
+
+
+def test_half_an_export_is_refused(sealed: tuple[Disk, list[Summary]]) -> None:
+    disk, _ = sealed
+    lines = list(stores.export_lines("sim", files=SimFs(disk, time=NOW)))
+    target = SimFs(time=NOW)
+    for broken in (lines[:-1], lines[1:], [*lines[:3], b"{}", *lines[3:]], [b"[1]"]):
+        with pytest.raises(JobStoreError, match="line"):
+            stores.import_lines(broken, "sim", files=target)
+    assert not any(name.startswith("wal") for name in target.files())
+
+
+def test_import_that_a_crash_cut_short_is_never_an_empty_store(
+    sealed: tuple[Disk, list[Summary]], report: Report
+) -> None:
+    disk, summaries = sealed
+    lines = list(stores.export_lines("sim", files=SimFs(disk, time=NOW)))
+    seen: list[Disk] = []
+    target = SimFs(time=NOW)
+
+    def look(kind: str, name: str) -> None:
+        seen.extend(target.crash_states(30, target._random))
+
+    target.before = look
+    stores.import_lines(lines, "sim", files=target)
+    for state in seen:
+        if not any(name.startswith(("wal-", "snap-")) for name in state if ".tmp" not in name):
+            continue  # nothing there yet
+        store = open_store(SimFs(state, time=NOW))
+        try:
+            recovery = store.recover()
+        except JobStoreError:
+            continue
+        assert without_crashes(summarize(recovery)) == summaries[-1]
+    report("T6 crashes of an import", len(seen))
+
+
+def test_inspect_shows_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = FileJobStore(tmp_path / "store")
+    store.recover()
+    payload = stores.encode_payload({"to": "\x1b[31mred"})
+    store.commit([accepted(1, id="a\u202eb", session="s", payload=payload), stores.Halted("s")])
+    assert main(["store", "inspect", "--jobs", "--records", store.path]) == 0  # while in use
+    out = capsys.readouterr().out
+    assert "live 1" in out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert main(["store", "inspect", "--jobs", "--json", store.path]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0]["halted_sessions"] == ["s"]
+    assert lines[-1]["job"] == "a\u202eb"
+    store.close()
+
+
+def test_compact_keeps_what_it_found(tmp_path: Path) -> None:
+    store = FileJobStore(tmp_path)
+    store.recover()
+    store.commit([accepted(1), stores.Started(1)])
+    assert store._opened is not None
+    store._opened.lock.release()  # a crash
+    assert main(["store", "compact", str(tmp_path)]) == 0
+    store = FileJobStore(tmp_path)
+    recovery = store.recover()
+    store.close()
+    assert [job.crashes for job in recovery.live] == [1]
+    assert not recovery.clean  # its owner had not closed it, and a tool is no owner
+
+
+def test_locked_store_is_a_status_and_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = FileJobStore(tmp_path)
+    store.recover()
+    assert main(["store", "compact", "--json", str(tmp_path)]) == 3
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["error"] == "JobStoreLockedError"
+    assert "in use by" in captured.err
+    store.close()
+
+
+def test_runs_as_a_module(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "csjd", "store", "verify", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 3
+    assert b"holds no store" in done.stderr
+
+
+# --- salvage ---------------------------------------------------------------------------
+
+
+def test_salvage_of_a_sound_store_loses_nothing(sealed: tuple[Disk, list[Summary]]) -> None:
+    disk, summaries = sealed
+    target = SimFs(time=NOW)
+    saved = salvage("sim", "out", files=SimFsPair(disk, target))
+    assert saved.lost == ()
+    assert saved.problems == ()
+    assert without_crashes(summarize(open_store(target).recover())) == summaries[-1]
+
+
+def test_salvage_loses_only_what_is_damaged(report: Report) -> None:
+    fs = SimFs(time=NOW)
+    store = FileJobStore("sim", files=fs)
+    store.recover()
+    orders = range(1, 31)
+    for order in orders:
+        store.commit([accepted(order)])
+        if order == 15:
+            store.compact()
+    store.close()
+    disk = fs.files()
+    states = 0
+    for name, data in disk.items():
+        for at in range(0, len(data), 5):
+            damaged = damage(disk, name, at)
+            target = SimFs(time=NOW)
+            saved = salvage("sim", "out", files=SimFsPair(damaged, target))
+            recovery = open_store(target).recover()
+            assert len(recovery.live) == saved.live
+            in_header = at < 64
+            lost = set(orders) - {job.order for job in recovery.live}
+            if not in_header and name.startswith("wal"):
+                assert len(lost) <= 1, f"{name} byte {at}"
+            assert bool(lost) <= bool(saved.lost or saved.problems), f"{name} byte {at}"
+            states += 1
+    report("salvage of damaged stores", states)
+
+
+class SimFsPair(SimFs):
+    """Two disks: "out" is where things are saved, any other path what they are saved from."""
+
+    def __init__(self, disk: Disk, target: SimFs) -> None:
+        super().__init__(disk, time=NOW)
+        self._target = target
+
+    def open_directory(self, path: str, *, create: bool) -> stores.Directory:
+        if path == "out":
+            return self._target.open_directory(path, create=create)
+        return super().open_directory(path, create=create)

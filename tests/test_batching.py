@@ -1,0 +1,605 @@
+"""The batch loader, behaviour by behaviour; see test_batching_model.py for them all at once."""
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
+
+import csjd
+
+Loader = csjd.BatchLoader[Any, Any]
+
+
+class Source:
+    """A fetch that notes its calls, and ends when the test says so."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.times: list[float] = []
+        self.cancelled: list[tuple[Any, ...]] = []
+        self.gates: list[trio.Event] = []
+        self.held = held
+        self.answer: Callable[[Sequence[Any]], Any] = lambda keys: {key: key * 2 for key in keys}
+
+    async def __call__(self, keys: Sequence[Any]) -> Mapping[Any, Any]:
+        number = len(self.calls)
+        self.calls.append(tuple(keys))
+        self.times.append(trio.current_time())
+        self.gates.append(trio.Event())
+        try:
+            if self.held:
+                await self.gates[number].wait()
+            else:
+                await trio.lowlevel.checkpoint()
+        except trio.Cancelled:
+            self.cancelled.append(tuple(keys))
+            raise
+        answer: Mapping[Any, Any] = self.answer(keys)
+        return answer
+
+
+class Caller:
+    """A task that asks once, can give up, and keeps what it got."""
+
+    def __init__(self, ask: Callable[[Any], Awaitable[Any]], what: Any) -> None:
+        self.scope = trio.CancelScope()
+        self.got: Any = None
+        self.error: BaseException | None = None
+        self._ask, self._what = ask, what
+
+    async def __call__(self) -> None:
+        with self.scope:
+            try:
+                self.got = await self._ask(self._what)
+            except Exception as error:
+                self.error = error
+
+
+async def _start(nursery: trio.Nursery, ask: Callable[[Any], Awaitable[Any]], *what: Any) -> Any:
+    """Start a caller for each of *what*, in that order."""
+    callers = [Caller(ask, each) for each in what]
+    for caller in callers:
+        nursery.start_soon(caller)
+        await wait_all_tasks_blocked()
+    return callers
+
+
+# --- batches ---------------------------------------------------------------------------
+
+
+async def test_keys_are_fetched_together_and_each_once(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    source = Source()
+    async with csjd.open_batch_loader(nursery, source) as loader:
+        async with trio.open_nursery() as asking:
+            callers = [Caller(loader.load, key) for key in (3, 1, 3, 2, 1)]
+            for caller in callers:
+                asking.start_soon(caller)
+        assert [caller.got for caller in callers] == [6, 2, 6, 4, 2]
+        assert sorted(source.calls[0]) == [1, 2, 3]
+        assert len(source.calls) == 1
+        statistics = loader.statistics()
+        assert (statistics.asked, statistics.fetched, statistics.fetches) == (5, 3, 1)
+        assert (statistics.waiting, statistics.fetching) == (0, 0)
+
+
+async def test_the_first_key_waits_max_wait_for_company(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    source = Source()
+    async with csjd.open_batch_loader(nursery, source, max_wait=3) as loader:
+        nursery.start_soon(loader.load, 1)
+        await trio.sleep(2)
+        nursery.start_soon(loader.load, 2)
+        await trio.sleep(5)
+        assert (source.calls, source.times) == ([(1, 2)], [3])
+
+
+async def test_a_full_batch_goes_without_waiting(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source()
+    async with csjd.open_batch_loader(nursery, source, max_batch=2, max_wait=3) as loader:
+        callers = await _start(nursery, loader.load, 1, 1, 2, 3)
+        assert source.calls == [(1, 2)]
+        assert [caller.got for caller in callers] == [2, 2, 4, None]
+        assert loader.statistics().waiting == 1
+
+
+async def test_a_key_asked_for_while_it_is_fetched_is_fetched_again(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source(held=True)
+    async with csjd.open_batch_loader(nursery, source, max_batch=1, max_concurrent=2) as loader:
+        await _start(nursery, loader.load, 1, 1)
+        assert source.calls == [(1,), (1,)]
+        assert loader.statistics().fetching == 2
+
+
+async def test_a_batch_that_waits_for_its_turn_takes_more_keys(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source(held=True)
+    async with csjd.open_batch_loader(nursery, source, max_batch=3, max_wait=1) as loader:
+        await _start(nursery, loader.load, 1)
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        await _start(nursery, loader.load, 2)
+        mock_clock.jump(5)
+        await _start(nursery, loader.load, 3, 4, 5, 6)
+        assert source.calls == [(1,)]
+        for call in ((2, 3, 4), (5, 6)):
+            source.gates[-1].set()
+            await wait_all_tasks_blocked()
+            if call == (5, 6):
+                mock_clock.jump(1)
+                await wait_all_tasks_blocked()
+            assert source.calls[-1] == call
+
+
+async def test_without_max_wait_what_is_asked_at_once_goes_together(
+    nursery: trio.Nursery,
+) -> None:
+    source = Source()
+    async with csjd.open_batch_loader(nursery, source, max_wait=0) as loader:
+        async with trio.open_nursery() as asking:
+            for key in range(50):
+                asking.start_soon(loader.load, key)
+        assert len(source.calls) == 1
+
+
+async def test_an_idle_loader_has_no_timer_and_one_task(mock_clock: MockClock) -> None:
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_batch_loader(nursery, Source(), max_wait=5) as loader,
+    ):
+        caller = Caller(loader.load, 1)
+        nursery.start_soon(caller)
+        await wait_all_tasks_blocked()
+        caller.scope.cancel()
+        await wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
+        assert len(nursery.child_tasks) == 1
+        assert not loader._annex.nursery.child_tasks
+
+
+async def test_load_many_keeps_the_order_and_spans_batches(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    source = Source()
+    async with csjd.open_batch_loader(nursery, source, max_batch=2) as loader:
+        assert await loader.load_many([5, 1, 5, 3, 2, 4]) == [10, 2, 10, 6, 4, 8]
+        assert source.calls == [(5, 1), (3, 2), (4,)]
+        assert await loader.load_many(iter([7])) == [14]
+        assert await loader.load_many([]) == []
+
+
+async def test_the_fetch_runs_in_a_copy_of_its_first_callers_context(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="outside")
+    seen = []
+
+    async def fetch(keys: Sequence[int]) -> dict[int, int]:
+        seen.append(variable.get())
+        variable.set("changed")
+        await trio.lowlevel.checkpoint()
+        return {key: key for key in keys}
+
+    async with csjd.open_batch_loader(nursery, fetch) as loader:
+        variable.set("caller")
+        await loader.load(1)
+        assert (seen, variable.get()) == (["caller"], "caller")
+
+
+# --- errors ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answers", [{1: "one"}, defaultdict(str, {1: "one"})])
+async def test_a_missing_key_concerns_its_callers_alone(
+    answers: Any, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    source = Source()
+    source.answer = lambda keys: answers
+    async with csjd.open_batch_loader(nursery, source) as loader:
+        async with trio.open_nursery() as asking:
+            callers = [Caller(loader.load, key) for key in (1, 2, 2)]
+            for caller in callers:
+                asking.start_soon(caller)
+        assert [type(caller.error) for caller in callers] == [
+            type(None),
+            csjd.MissingBatchResultError,
+            csjd.MissingBatchResultError,
+        ]
+        assert callers[1].error is not callers[2].error
+        assert isinstance(callers[1].error, csjd.MissingBatchResultError)
+        assert callers[1].error.key == 2
+        assert loader.statistics().errors == 0
+        with pytest.raises(csjd.MissingBatchResultError):
+            await loader.load_many([1, 2])
+
+
+async def test_a_value_that_is_an_exception_is_raised_for_its_key_alone(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    error = ValueError("no two")
+    source = Source()
+    source.answer = lambda keys: {1: "one", 2: error}
+    async with csjd.open_batch_loader(nursery, source) as loader:
+        async with trio.open_nursery() as asking:
+            callers = [Caller(loader.load, key) for key in (1, 2, 2)]
+            for caller in callers:
+                asking.start_soon(caller)
+        assert callers[0].got == "one"
+        for caller in callers[1:]:
+            assert isinstance(caller.error, ValueError)
+            assert caller.error.args == ("no two",)
+        assert len({id(error), *(id(caller.error) for caller in callers[1:])}) == 3
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, BaseException])
+async def test_a_failing_fetch_reaches_exactly_its_batch(
+    kind: type[BaseException], nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source(held=True)
+    async with csjd.open_batch_loader(nursery, source, max_batch=2, max_concurrent=2) as loader:
+        errors: list[BaseException] = []
+
+        async def ask(key: int) -> None:
+            try:
+                await loader.load(key)
+            except kind as error:
+                errors.append(error)
+
+        def fail(keys: Sequence[int]) -> Any:
+            raise kind("down")
+
+        nursery.start_soon(ask, 1)
+        nursery.start_soon(ask, 2)
+        await wait_all_tasks_blocked()
+        (other, _) = await _start(nursery, loader.load, 3, 4)
+        source.answer = fail
+        source.gates[0].set()
+        await wait_all_tasks_blocked()
+        assert [(type(error), error.args) for error in errors] == [(kind, ("down",))] * 2
+        assert errors[0] is not errors[1]
+        source.answer = lambda keys: {key: key for key in keys}
+        source.gates[1].set()
+        await wait_all_tasks_blocked()
+        assert other.got == 3
+        source.held = False
+        assert await loader.load_many([1, 2]) == [1, 2]
+        assert loader.statistics().errors == 1
+
+
+async def test_a_fetch_that_returns_no_mapping_fails(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    source = Source()
+    source.answer = list
+    async with csjd.open_batch_loader(nursery, source) as loader:
+        with pytest.raises(TypeError, match="mapping, got list"):
+            await loader.load(1)
+
+
+async def test_load_many_fails_with_its_first_keys_error_and_gives_up_the_rest(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source(held=True)
+    source.answer = lambda keys: {}
+    async with csjd.open_batch_loader(nursery, source, max_batch=1, max_concurrent=2) as loader:
+        (caller,) = await _start(nursery, loader.load_many, [1, 2, 3])
+        assert sorted(source.calls) == [(1,), (2,)]
+        source.gates[source.calls.index((1,))].set()
+        await wait_all_tasks_blocked()
+        assert isinstance(caller.error, csjd.MissingBatchResultError)
+        assert caller.error.key == 1
+        # The third may have begun in the pass in which the error got here.
+        assert {(2,)} <= set(source.cancelled) <= {(2,), (3,)}
+        assert loader.statistics().waiting == 0
+
+
+async def test_a_key_that_cannot_be_hashed_is_refused_alone(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    async with csjd.open_batch_loader(nursery, Source()) as loader:
+        for call in (loader.load([]), loader.load_many([1, []])):
+            with pytest.raises(TypeError, match="unhashable"):
+                await call
+        await wait_all_tasks_blocked()
+        assert loader.statistics().waiting == 0
+        assert not loader._annex.nursery.child_tasks
+
+
+# --- giving up -------------------------------------------------------------------------
+
+
+async def test_a_caller_who_gives_up_drops_out(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source()
+    async with csjd.open_batch_loader(nursery, source, max_wait=1) as loader:
+        one, _, also_two, two = await _start(nursery, loader.load, 1, 3, 2, 2)
+        for caller in (one, also_two):
+            caller.scope.cancel()
+        await wait_all_tasks_blocked()
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        assert source.calls == [(3, 2)]
+        assert two.got == 4
+
+
+async def test_a_batch_nobody_waits_for_is_not_fetched(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source(held=True)
+    async with csjd.open_batch_loader(nursery, source, max_batch=1) as loader:
+        _, queued = await _start(nursery, loader.load, 1, 2)
+        (collecting,) = await _start(nursery, loader.load_many, [3])
+        for caller in (queued, collecting):
+            caller.scope.cancel()
+        await wait_all_tasks_blocked()
+        source.gates[0].set()
+        await wait_all_tasks_blocked()
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        assert source.calls == [(1,)]
+        assert loader.statistics().abandoned == 0
+
+
+async def test_a_caller_who_leaves_as_the_slot_comes_takes_the_batch_along(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source(held=True)
+    async with csjd.open_batch_loader(nursery, source, max_batch=1) as loader:
+        _, queued = await _start(nursery, loader.load, 1, 2)
+        (batch,) = (batch for batch in loader._batches if 2 in batch.callers)
+        source.gates[0].set()
+        while not batch.go.is_set():  # noqa: ASYNC110
+            await trio.lowlevel.checkpoint()
+        queued.scope.cancel()
+        await wait_all_tasks_blocked()
+        assert (2,) not in source.calls or source.cancelled == [(2,)]
+        source.held = False
+        assert await loader.load(3) == 6
+
+
+async def test_a_fetch_nobody_waits_for_any_more_is_cancelled(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source(held=True)
+    async with csjd.open_batch_loader(nursery, source, max_batch=2) as loader:
+        callers = await _start(nursery, loader.load, 1, 2)
+        callers[0].scope.cancel()
+        await wait_all_tasks_blocked()
+        assert source.cancelled == []
+        callers[1].scope.cancel()
+        await wait_all_tasks_blocked()
+        assert source.cancelled == [(1, 2)]
+        assert (loader.statistics().abandoned, loader.statistics().fetching) == (1, 0)
+        source.held = False
+        assert await loader.load_many([1, 2]) == [2, 4]
+
+
+async def test_an_abandoned_fetch_that_breaks_is_logged(
+    nursery: trio.Nursery, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fetch(keys: Sequence[int]) -> dict[int, int]:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("on the way out")
+
+    async with csjd.open_batch_loader(nursery, fetch, max_batch=1) as loader:
+        (caller,) = await _start(nursery, loader.load, 1)
+        caller.scope.cancel()
+        await wait_all_tasks_blocked()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+# --- waits that could never end --------------------------------------------------------
+
+
+async def test_a_fetch_that_holds_the_last_slot_cannot_ask_its_own_loader(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def fetch(keys: Sequence[int]) -> dict[int, Any]:
+        return {key: 0 if key == 0 else await loader.load(key - 1) + 1 for key in keys}
+
+    async with csjd.open_batch_loader(nursery, fetch, max_concurrent=3) as loader:
+        assert await loader.load(2) == 2
+        with pytest.raises(csjd.WouldDeadlockError, match="0"):
+            await loader.load(3)
+        assert await loader.load(2) == 2
+        assert loader.statistics().waiting == 0
+
+
+async def test_a_circle_through_a_cache_would_deadlock(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def fetch(keys: Sequence[int]) -> dict[int, Any]:
+        return {key: await cache.get_or_load(key, load) for key in keys}
+
+    async def load(key: int) -> Any:
+        return await loader.load(key)
+
+    async with (
+        csjd.open_cache(nursery, ttl=10) as cache,
+        csjd.open_batch_loader(nursery, fetch) as loader,
+    ):
+        with pytest.raises(csjd.WouldDeadlockError):
+            await loader.load(1)
+        with pytest.raises(csjd.WouldDeadlockError):
+            await cache.get_or_load(1, load)
+
+
+# --- the end ---------------------------------------------------------------------------
+
+
+async def test_aclose_releases_everybody_at_once_and_refuses_later_loads(
+    autojump_clock: MockClock,
+) -> None:
+    released: list[float] = []
+
+    async def stubborn(keys: Sequence[int]) -> dict[int, int]:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+        return {key: key for key in keys}
+
+    async def ask(loader: Loader, key: int) -> None:
+        with pytest.raises(csjd.BatchLoaderClosedError):
+            await loader.load(key)
+        released.append(trio.current_time())
+
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_batch_loader(nursery, stubborn, max_batch=1) as loader,
+    ):
+        for key in range(3):  # one is being fetched, two are in the queue
+            nursery.start_soon(ask, loader, key)  # noqa: ASYNC111
+        await wait_all_tasks_blocked()
+        await loader.aclose()
+        assert released == [0, 0, 0]
+        assert trio.current_time() == 5
+        with pytest.raises(csjd.BatchLoaderClosedError, match="open a new one"):
+            await loader.load(1)
+        with pytest.raises(csjd.BatchLoaderClosedError):
+            await loader.load_many([1])
+        await loader.aclose()
+        assert loader.statistics().abandoned == 1
+        assert not loader._annex.nursery.child_tasks
+
+
+async def test_aclose_from_within_a_fetch_does_not_wait_for_itself(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    ended = False
+
+    async def fetch(keys: Sequence[int]) -> dict[int, int]:
+        nonlocal ended
+        with trio.CancelScope(shield=True):
+            await loader.aclose()
+            await loader.aclose()
+        ended = True
+        return {}
+
+    async with csjd.open_batch_loader(nursery, fetch, max_batch=1) as loader:
+        with pytest.raises(csjd.BatchLoaderClosedError):
+            await loader.load(1)
+        await wait_all_tasks_blocked()
+        assert ended
+
+
+async def test_leaving_closes_and_leaves_no_task() -> None:
+    source = Source(held=True)
+    async with trio.open_nursery() as nursery:
+        async with csjd.open_batch_loader(nursery, source, max_batch=1) as loader:
+            assert [task.name for task in nursery.child_tasks] == ["csjd batch loader"]
+            callers = await _start(nursery, loader.load, 1, 2)
+        assert not [task for task in nursery.child_tasks if "csjd" in task.name]
+        await wait_all_tasks_blocked()
+        errors = [caller.error for caller in callers]
+        assert [type(error) for error in errors] == [csjd.BatchLoaderClosedError] * 2
+        assert source.cancelled == [(1,)]
+
+
+async def test_keyboard_interrupt_in_a_fetch_reaches_the_nursery() -> None:
+    async def interrupt(keys: Sequence[int]) -> dict[int, int]:
+        await trio.lowlevel.checkpoint()
+        raise KeyboardInterrupt
+
+    async with trio.open_nursery() as outside:
+        with pytest.RaisesGroup(pytest.RaisesGroup(KeyboardInterrupt)):
+            async with (
+                trio.open_nursery() as nursery,
+                csjd.open_batch_loader(nursery, interrupt, max_wait=0) as loader,
+            ):
+                caller = Caller(loader.load, 1)
+                outside.start_soon(caller)
+                await trio.sleep_forever()
+        await wait_all_tasks_blocked()
+        assert isinstance(caller.error, csjd.BatchLoaderClosedError)
+        assert isinstance(caller.error.__cause__, KeyboardInterrupt)
+
+
+# --- the manners of the house ----------------------------------------------------------
+
+
+async def test_every_call_checkpoints(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    async with csjd.open_batch_loader(nursery, Source()) as loader:
+        for call in (loader.load(1), loader.load_many([1]), loader.load_many([])):
+            with assert_checkpoints():
+                await call
+        for _ in range(2):
+            with assert_checkpoints():
+                await loader.aclose()
+
+
+async def test_a_cancelled_call_did_nothing(nursery: trio.Nursery, mock_clock: MockClock) -> None:
+    async with csjd.open_batch_loader(nursery, Source(), max_batch=1) as loader:
+        before = loader.statistics()
+        for call in (loader.load(1), loader.load_many([1, 2])):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await call
+            assert scope.cancelled_caught
+        assert loader.statistics() == before
+
+
+async def test_observers_hear_what_happens(nursery: trio.Nursery, mock_clock: MockClock) -> None:
+    heard: list[object] = []
+    source = Source(held=True)
+    error = ValueError("down")
+
+    def fail(keys: Sequence[int]) -> Any:
+        raise error
+
+    async with csjd.open_batch_loader(
+        nursery, source, max_batch=1, observers=[heard.append]
+    ) as loader:
+        for step in ("abandon", "succeed", "fail"):
+            (caller,) = await _start(nursery, loader.load, 1)
+            mock_clock.jump(2)
+            if step == "abandon":
+                caller.scope.cancel()
+                await wait_all_tasks_blocked()
+            if step == "fail":
+                source.answer = fail
+            source.gates[-1].set()
+            await wait_all_tasks_blocked()
+    started = csjd.BatchFetchStarted((1,))
+    assert heard == [
+        started,
+        csjd.BatchFetchAbandoned((1,)),
+        started,
+        csjd.BatchFetchSucceeded((1,), 2),
+        started,
+        csjd.BatchFetchFailed((1,), 2, error),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"max_batch": 0}, "max_batch"),
+        ({"max_batch": 1.5}, "max_batch"),
+        ({"max_concurrent": 0}, "max_concurrent"),
+        ({"max_concurrent": True}, "max_concurrent"),
+        ({"max_wait": -1}, "max_wait"),
+        ({"max_wait": math.inf}, "max_wait"),
+        ({"max_wait": math.nan}, "max_wait"),
+    ],
+)
+async def test_a_wrong_setting_is_named(settings: dict[str, Any], name: str) -> None:
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(ValueError, match=name):
+            async with csjd.open_batch_loader(nursery, Source(), **settings):
+                raise AssertionError
+        assert not nursery.child_tasks

@@ -1,0 +1,270 @@
+"""The cache against a plain model, under random sequences of everything that can happen."""
+
+from collections import OrderedDict
+from typing import Any
+
+import attrs
+import trio
+from hypothesis import given, settings, strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+import csjd
+
+TTL = 10.0
+KEYS = st.sampled_from("abcd")
+
+
+@attrs.define(eq=False)
+class Asked:
+    """One caller: what it should get, and what it got."""
+
+    expected: Any = "waits"
+    got: Any = "waits"
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+
+@attrs.define(eq=False)
+class Load:
+    key: str
+    linked: bool = True
+    waiters: list[Asked] = attrs.field(factory=list)
+
+
+@attrs.define
+class Entry:
+    value: Any
+    expires: float
+    retry_at: float
+
+
+@attrs.define(eq=False)
+class Model:
+    """What the cache promises, without a thought for cost."""
+
+    maxsize: int | None
+    ahead: float
+    stale: float
+    now: float = 0.0
+    entries: OrderedDict[str, Entry] = attrs.field(factory=OrderedDict)
+    loads: list[Load] = attrs.field(factory=list)
+    hits: int = 0
+    stale_hits: int = 0
+    misses: int = 0
+    started: int = 0
+    errors: int = 0
+    abandoned: int = 0
+
+    def purge(self) -> None:
+        for key, entry in list(self.entries.items()):
+            if self.now >= entry.expires + self.stale:
+                del self.entries[key]
+
+    def linked(self, key: str) -> Load | None:
+        return next((load for load in self.loads if load.linked and load.key == key), None)
+
+    def put(self, key: str, value: Any) -> None:
+        self.purge()
+        self.entries.pop(key, None)
+        expires = self.now + TTL
+        self.entries[key] = Entry(value, expires, expires - self.ahead)
+        if self.maxsize is not None and len(self.entries) > self.maxsize:
+            self.entries.popitem(last=False)
+
+    def unlink(self, key: str) -> None:
+        load = self.linked(key)
+        if load is not None:
+            load.linked = False
+
+    def get(self, key: str) -> Any:
+        entry = self.entries.get(key)
+        if entry is None or self.now >= entry.expires:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self.entries.move_to_end(key)
+        return entry.value
+
+    def ask(self, key: str, asked: Asked) -> None:
+        self.purge()
+        entry = self.entries.get(key)
+        if entry is None:
+            self.misses += 1
+            load = self.linked(key) or self.start(key)
+            load.waiters.append(asked)
+            return
+        self.hits += 1
+        self.stale_hits += self.now >= entry.expires
+        self.entries.move_to_end(key)
+        asked.expected = entry.value
+        if self.now >= entry.retry_at and self.linked(key) is None:
+            self.start(key)
+
+    def start(self, key: str) -> Load:
+        load = Load(key)
+        self.loads.append(load)
+        self.started += 1
+        return load
+
+    def end(self, load: Load, value: Any, *, failed: bool) -> None:
+        self.loads.remove(load)
+        for asked in load.waiters:
+            asked.expected = value
+        self.errors += failed
+        if load.linked and not failed:
+            self.put(load.key, value)
+        elif load.linked and load.key in self.entries:
+            pause = min(self.ahead + self.stale, TTL) * 0.1
+            self.entries[load.key].retry_at = self.now + pause
+
+    def give_up(self, asked: Asked) -> None:
+        asked.expected = "gave up"
+        for load in self.loads:
+            if asked in load.waiters:
+                load.waiters.remove(asked)
+                if not load.waiters:
+                    self.loads.remove(load)
+                    self.abandoned += 1
+                return
+
+
+class Real:
+    """The cache under test, driven one step at a time."""
+
+    def __init__(self, cache: Any, nursery: trio.Nursery) -> None:
+        self.cache = cache
+        self.nursery = nursery
+        self.running: dict[int, tuple[str, trio.Event, list[Any]]] = {}
+        self.count = 0
+
+    async def load(self, key: str) -> Any:
+        self.count += 1
+        number = self.count
+        gate, outcome = trio.Event(), []  # type: ignore[var-annotated]
+        self.running[number] = (key, gate, outcome)
+        try:
+            await gate.wait()
+        finally:
+            del self.running[number]
+        (value,) = outcome
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    async def ask(self, key: str, asked: Asked) -> None:
+        with asked.scope:
+            try:
+                asked.got = await self.cache.get_or_load(key, self.load)
+            except LookupError as error:
+                asked.got = error.args[0]
+            return
+        asked.got = "gave up"
+
+
+OPERATION = st.one_of(
+    st.tuples(st.just("set"), KEYS),
+    st.tuples(st.just("get"), KEYS),
+    st.tuples(st.just("delete"), KEYS),
+    st.tuples(st.just("ask"), KEYS),
+    st.tuples(st.just("ask"), KEYS),
+    st.tuples(st.just("jump"), st.sampled_from([0.3, 1.0, 4.0, 9.0])),
+    st.tuples(st.just("end"), st.integers(0, 5)),
+    st.tuples(st.just("fail"), st.integers(0, 5)),
+    st.tuples(st.just("give up"), st.integers(0, 9)),
+    st.tuples(st.just("clean"), st.none()),
+)
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    operations=st.lists(OPERATION, max_size=40),
+    maxsize=st.sampled_from([None, 1, 2, 3]),
+    ahead=st.sampled_from([0.0, 4.0]),
+    stale=st.sampled_from([0.0, 5.0]),
+)
+def test_the_cache_does_what_the_model_does(
+    operations: list[tuple[str, Any]], maxsize: int | None, ahead: float, stale: float
+) -> None:
+    clock = MockClock()
+
+    async def main() -> None:
+        model = Model(maxsize, ahead, stale)
+        async with (
+            trio.open_nursery() as nursery,
+            csjd.open_cache(
+                nursery, ttl=TTL, maxsize=maxsize, refresh_ahead=ahead, serve_stale=stale
+            ) as cache,
+        ):
+            real = Real(cache, nursery)
+            callers: list[Asked] = []
+            for number, (kind, argument) in enumerate(operations):
+                await step(model, real, clock, callers, kind, argument, number)
+                check(model, real, callers)
+            for caller in callers:
+                caller.scope.cancel()
+            await wait_all_tasks_blocked()
+        assert not real.running
+
+    trio.run(main, clock=clock)
+
+
+async def step(
+    model: Model,
+    real: Real,
+    clock: MockClock,
+    callers: list[Asked],
+    kind: str,
+    argument: Any,
+    number: int,
+) -> None:
+    """Do one thing to both."""
+    match kind:
+        case "set":
+            real.cache.set(argument, number)
+            model.unlink(argument)
+            model.put(argument, number)
+        case "get":
+            assert real.cache.get(argument) == model.get(argument)
+        case "delete":
+            entry = model.entries.pop(argument, None)
+            model.unlink(argument)
+            fresh = entry is not None and model.now < entry.expires
+            assert real.cache.delete(argument) == fresh
+        case "ask":
+            asked = Asked()
+            callers.append(asked)
+            real.nursery.start_soon(real.ask, argument, asked)
+            model.ask(argument, asked)
+        case "jump":
+            clock.jump(argument)
+            model.now = trio.current_time()
+        case "end" | "fail" if model.loads:
+            position = argument % len(model.loads)
+            load = model.loads[position]
+            # Loads start one step apart, so both lists are in the same order.
+            key, gate, outcome = list(real.running.values())[position]
+            assert key == load.key
+            outcome.append(LookupError(number) if kind == "fail" else number)
+            gate.set()
+            model.end(load, number, failed=kind == "fail")
+        case "give up" if callers:
+            asked = callers[argument % len(callers)]
+            if asked.expected == "waits":
+                asked.scope.cancel()
+                model.give_up(asked)
+        case "clean":
+            real.cache.cleanup()
+            model.purge()
+            assert len(real.cache) == len(model.entries)
+    await wait_all_tasks_blocked()
+
+
+def check(model: Model, real: Real, callers: list[Asked]) -> None:
+    """Compare what can be seen without disturbing anything."""
+    assert [asked.got for asked in callers] == [asked.expected for asked in callers]
+    assert [key for key, _, _ in real.running.values()] == [load.key for load in model.loads]
+    cache = real.cache
+    assert model.maxsize is None or len(cache._entries) <= model.maxsize
+    assert {key for shelf in cache._shelves for key in shelf} == cache._entries.keys()
+    for name in ("hits", "stale_hits", "misses", "started", "errors", "abandoned"):
+        assert getattr(cache, f"_{name}") == getattr(model, name), name
+    assert cache._loading == len(model.loads)
