@@ -107,7 +107,7 @@ async def _fill(jobs: list[csjd.Job]) -> Fill:
 def _measure_cost(most: int, own_sessions: bool) -> tuple[dict[int, float], Fill]:
     """Return the seconds per job by number of pending jobs, and the largest filling."""
     costs: dict[int, float] = {}
-    size = min(FEWEST, most)
+    size = FEWEST
     while True:
         jobs = make_jobs(size, sessions=size if own_sessions else 0)
         fills = [trio.run(_fill, jobs) for _ in range(max(1, 20 * FEWEST // size))]
@@ -148,7 +148,7 @@ def _measure_memory(most: int, own_sessions: bool) -> float:
 
 def run(rounds: int, scale: float = 1.0) -> list[Row]:
     """Return rows for memory, cost and lag, without sessions and with one for each job."""
-    most = max(FEWEST // 10, int(MOST * scale))
+    most = max(2 * FEWEST, int(MOST * scale))
     rounds = min(rounds, ROUNDS)
     rows: list[Row] = []
     for own_sessions, kind in ((False, "no session"), (True, "a session each")):
