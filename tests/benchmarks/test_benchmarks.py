@@ -68,7 +68,7 @@ def test_latency_is_taken_at_two_percentiles() -> None:
 
 def test_pending_jobs_are_weighed_timed_and_their_lag_noted() -> None:
     rows = rows_of("pending")
-    assert len(rows) == 8
+    assert len(rows) == 9
     lags = [row for case, row in rows.items() if case.startswith("loop lag")]
     assert all(row["figure"] <= row["max"] for row in lags)
     growths = [row for case, row in rows.items() if case.startswith("cost per job")]
