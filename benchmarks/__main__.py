@@ -17,7 +17,10 @@ QUICK_SCALE = 0.1
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if unknown := set(options.names) - set(catalogue.names()):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else MEDIAN_ROUNDS)
     setting = Setting.now(rounds=rounds, quick=options.quick)
     print(f"{setting} {rounds} rounds.\n", flush=True)

@@ -1,5 +1,5 @@
 """
-What the cache costs: `python -m benchmarks.cache`.
+What the cache costs: `python -m benchmarks cache`.
 
 Hits are compared with what they are made of, a dict look-up and a bare Trio checkpoint;
 whole pieces of work with async-lru and cashews, which do them under asyncio. Their hits
@@ -17,7 +17,10 @@ from typing import Any
 import trio
 
 import csjd
-from benchmarks.interleaved import Row, interleave, peer, row, skipped, table
+from benchmarks._kit.interleaved import interleave, peer, row, skipped
+from benchmarks._kit.rows import Row
+
+TITLE = "The cache, against what it is made of and its peers: time of ours / time of theirs"
 
 _async_lru_library = peer("async_lru")
 _cashews_library = peer("cashews")
@@ -278,12 +281,3 @@ def run(rounds: int = 9) -> list[Row]:
             compare(f"miss / {name}", "miss", f"{name} miss", "us", 1),
         ]
     return rows
-
-
-def main() -> None:
-    """Print the report."""
-    print(table(run()))
-
-
-if __name__ == "__main__":
-    main()

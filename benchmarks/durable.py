@@ -17,11 +17,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks._kit.rows import Row
 from csjd import FileJobStore
 from csjd.stores import Accepted, Ended
+
+TITLE: Final = "Durable jobs, taken and ended, against appending to a file by hand"
 
 PAYLOAD: Final = b"x" * 60
 CREATED: Final = datetime(2024, 1, 1, tzinfo=UTC)
@@ -159,24 +163,36 @@ ENGINES: Final = {
     "litequeue": litequeue_queue,
     "persist-queue": persist_queue,
 }
+PEERS: Final = {
+    "huey SqliteStorage": "huey",
+    "litequeue": "litequeue",
+    "persist-queue": "persistqueue",
+}
+"""What each engine that somebody may lack imports."""
 _BATCHED: Final = ("append by hand", "csjd FileJobStore", "sqlite by hand")
 _JOBS: Final = {64: 64 * 40, 1: 150}
 
 
-def run(rounds: int = 5) -> list[dict[str, Any]]:
+def run(rounds: int = 5) -> list[Row]:
     """
     Return a row for each engine and batch size: jobs taken and ended a second.
 
     `ratio` is to `append by hand` in the same batch size, median of the rounds' ratios.
     """
+    missing = [name for name, module in PEERS.items() if not find_spec(module)]
     rates: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
         for batch, jobs in _JOBS.items():
             for name in ENGINES:
+                if name in missing:
+                    continue
                 # What has no batches does the same number of jobs one by one, once.
                 if batch in (1, 64) and (name in _BATCHED or batch == 1):
                     rates.setdefault((name, batch), []).append(_rate(name, jobs, batch))
-    return [_row(name, batch, rates) for name, batch in rates]
+    return [
+        *(_row(name, batch, rates) for name, batch in rates),
+        *({"case": f"{name}: skipped, {PEERS[name]} is not installed"} for name in missing),
+    ]
 
 
 def _rate(name: str, jobs: int, batch: int) -> float:
@@ -191,18 +207,12 @@ def _rate(name: str, jobs: int, batch: int) -> float:
         shutil.rmtree(path)
 
 
-def _row(name: str, batch: int, rates: dict[tuple[str, int], list[float]]) -> dict[str, Any]:
+def _row(name: str, batch: int, rates: dict[tuple[str, int], list[float]]) -> Row:
     mine, limit = rates[name, batch], rates["append by hand", batch]
     return {
-        "engine": name,
-        "batch": batch,
+        "case": f"{name}, batches of {batch}" if batch > 1 else f"{name}, one by one",
         "jobs_per_second": round(statistics.median(mine)),
         "lowest": round(min(mine)),
         "highest": round(max(mine)),
         "ratio": round(statistics.median(a / b for a, b in zip(mine, limit, strict=True)), 3),
     }
-
-
-if __name__ == "__main__":
-    for row in run():
-        print(row)

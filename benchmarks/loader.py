@@ -1,5 +1,5 @@
 """
-What the batch loader costs per key: `python -m benchmarks.loader`.
+What the batch loader costs per key: `python -m benchmarks loader`.
 
 64 tasks each ask for one key, again and again, so that every batch is full. The yardstick
 is a hop over a Trio memory channel from one task to another; the same work is done by
@@ -14,7 +14,10 @@ from time import perf_counter
 import trio
 
 import csjd
-from benchmarks.interleaved import Row, interleave, peer, row, skipped, table
+from benchmarks._kit.interleaved import interleave, peer, row, skipped
+from benchmarks._kit.rows import Row
+
+TITLE = "The batch loader, against what it is made of and its peer: time of ours / time of theirs"
 
 _aiodataloader = peer("aiodataloader")
 
@@ -164,12 +167,3 @@ def run(rounds: int = 9) -> list[Row]:
             compare("load_many / aiodataloader", "load_many", "peer load_many", 1),
         ]
     return rows
-
-
-def main() -> None:
-    """Print the report."""
-    print(table(run()))
-
-
-if __name__ == "__main__":
-    main()

@@ -8,9 +8,10 @@ their ids and session names are made before.
 """
 
 import gc
+import math
 import os
 import statistics
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import perf_counter
 
@@ -35,7 +36,10 @@ TICK = 0.001
 MEMORY = Target(most=1024)
 """Bytes."""
 GROWTH = Target(most=1.5)
-"""The cost per job with the most pending, as a multiple of that with the fewest."""
+"""
+The cost per job with the most pending, as a multiple of that with the fewest. A bare channel's
+growth is shown beside it: what no longer fits into the processor's caches costs everybody.
+"""
 
 
 @attrs.frozen
@@ -104,14 +108,45 @@ async def _fill(jobs: list[csjd.Job]) -> Fill:
     return Fill(seconds, (submitting, draining))
 
 
-def _measure_cost(most: int, own_sessions: bool) -> tuple[dict[int, float], Fill]:
-    """Return the seconds per job by number of pending jobs, and the largest filling."""
+async def _fill_bare(jobs: list[csjd.Job]) -> Fill:
+    """Put all jobs into a memory channel, then let as many bare tasks run them."""
+    countdown = Countdown(len(jobs))
+    work = batches(jobs)
+    send, receive = trio.open_memory_channel[csjd.Job](math.inf)
+
+    async def serve() -> None:
+        async for job in receive:
+            await countdown.handle(job)
+
+    gc.collect()
+    began = perf_counter()
+    for batch in work:
+        for job in batch:
+            send.send_nowait(job)
+        await trio.lowlevel.checkpoint()
+    send.close()
+    async with trio.open_nursery() as nursery:
+        for _ in range(WORKERS):
+            nursery.start_soon(serve)
+    return Fill(perf_counter() - began, ([], []))
+
+
+def _measure_cost(
+    fill: Callable[[list[csjd.Job]], Awaitable[Fill]], most: int, own_sessions: bool
+) -> tuple[dict[int, float], Fill]:
+    """
+    Return the seconds per job by number of pending jobs, and the largest filling.
+
+    All sizes draw on the same great heap of jobs, so that a few pending jobs are no warmer
+    in the processor's caches, before they come to the dispatcher, than many.
+    """
+    jobs = make_jobs(most, sessions=most if own_sessions else 0)
     costs: dict[int, float] = {}
-    size = min(FEWEST, most)
+    size = FEWEST
     while True:
-        jobs = make_jobs(size, sessions=size if own_sessions else 0)
-        fills = [trio.run(_fill, jobs) for _ in range(max(1, 20 * FEWEST // size))]
-        costs[size] = statistics.median(fill.seconds for fill in fills) / size
+        starts = range(0, min(most, max(size, 20 * FEWEST)), size)
+        fills = [trio.run(fill, jobs[start : start + size]) for start in starts]
+        costs[size] = statistics.median(each.seconds for each in fills) / size
         if size == most:
             return costs, fills[-1]
         size = min(size * 10, most)
@@ -148,24 +183,26 @@ def _measure_memory(most: int, own_sessions: bool) -> float:
 
 def run(rounds: int, scale: float = 1.0) -> list[Row]:
     """Return rows for memory, cost and lag, without sessions and with one for each job."""
-    most = max(FEWEST // 10, int(MOST * scale))
+    most = max(2 * FEWEST, int(MOST * scale))
     rounds = min(rounds, ROUNDS)
     rows: list[Row] = []
     for own_sessions, kind in ((False, "no session"), (True, "a session each")):
         size = in_child(_measure_memory, most, own_sessions)
-        measured = [in_child(_measure_cost, most, own_sessions) for _ in range(rounds)]
+        measured = [in_child(_measure_cost, _fill, most, own_sessions) for _ in range(rounds)]
         rows += [
             {"case": f"bytes per job, {kind}", "figure": size, **MEMORY.columns(size)},
-            _growth([costs for costs, _ in measured], kind),
+            _growth([costs for costs, _ in measured], kind, GROWTH),
             *(
                 _lag([fill.lags[phase] for _, fill in measured], f"{name}, {kind}")
                 for phase, name in enumerate(("submitting", "draining"))
             ),
         ]
+    bare = [in_child(_measure_cost, _fill_bare, most, False)[0] for _ in range(rounds)]
+    rows.append(_growth(bare, "bare channel", None))
     return rows
 
 
-def _growth(costs: list[dict[int, float]], kind: str) -> Row:
+def _growth(costs: list[dict[int, float]], kind: str, target: Target | None) -> Row:
     fewest, *_, most = sorted(costs[0])
     growth = Spread.of([each[most] / each[fewest] for each in costs])
     return {
@@ -174,7 +211,7 @@ def _growth(costs: list[dict[int, float]], kind: str) -> Row:
         "min": growth.lowest,
         "max": growth.highest,
         **{f"us at {size:,}": statistics.median(e[size] for e in costs) * 1e6 for size in costs[0]},
-        **GROWTH.columns(growth.median),
+        **(target.columns(growth.median) if target is not None else {}),
     }
 
 

@@ -88,10 +88,12 @@ def test_what_stands_beside_the_dispatcher_does_not_use_it(path: Path) -> None:
         assert imported in below or module == SHARED_WITH_BESIDE, f"{_name(path)} imports {module}"
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if _floor(p) in USERS], ids=_name)
+@pytest.mark.parametrize(
+    "path",
+    [p for p in MODULES if _floor(p) in USERS - {"testing"}],  # the kit of tests may look inside
+    ids=_name,
+)
 def test_integrations_use_csjd_as_a_user_would(path: Path) -> None:
-    if _floor(path) == "testing":
-        pytest.skip("the kit of tests may look inside")
     for imported, module in _own(path):
         faces = {"csjd", "stores", _floor(path), *({"cli"} if _floor(path) == "__main__" else ())}
         assert imported in faces, f"{_name(path)} imports {module}"

@@ -37,6 +37,7 @@ def run(name: str, rounds: int, scale: float) -> Result:
 
 
 def _load(name: str) -> ModuleType:
+    """Import a benchmark."""
     return importlib.import_module(f"benchmarks.{name}")
 
 

@@ -15,13 +15,15 @@ import attrs
 
 from benchmarks._kit.rows import Row
 
-WIDTH = 760
-LABELS = 300
+WIDTH = 800
+LABELS = 350
 """Where the scale begins."""
 RIGHT = WIDTH - 92
 """Where it ends; the verdict stands beyond."""
 LINE = 34
 TOP = 74
+
+KEY = "Bar: quartiles of the rounds' ratios; line: all; notch: median; triangle: target."
 
 STYLE = """
   .ground { fill: #ffffff; } text { fill: #1f2328; }
@@ -74,6 +76,7 @@ def ratio_plot(title: str, rows: Sequence[Row]) -> str | None:
     bottom = TOP + LINE * len(shown)
     height = bottom + 30
     parts = [
+<<<<<<< HEAD
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
             f'width="{WIDTH}" height="{height}" role="img">'
@@ -85,6 +88,13 @@ def ratio_plot(title: str, rows: Sequence[Row]) -> str | None:
             '<text class="faint small" x="18" y="47">Ratio of each round: bar, quartiles; '
             "line, all rounds; notch, median; triangle, target. Logarithmic.</text>"
         ),
+=======
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+        f"<title>{escape(title)}</title><style>{STYLE}</style>",
+        f'<rect class="ground" width="{WIDTH}" height="{height}" rx="8"/>',
+        f'<text class="title" x="18" y="28">{escape(title)}</text>',
+        f'<text class="faint small" x="18" y="47">{KEY}</text>',
+>>>>>>> bench
         *(_tick(scale.x(tick), tick, bottom) for tick in scale.ticks()),
         *(_line(row, scale, TOP + LINE * (number + 0.5)) for number, row in enumerate(shown)),
         "</svg>",
@@ -118,7 +128,11 @@ def _line(row: Row, scale: Scale, y: float) -> str:
         'stroke-width="2"/>'
         f"{target}"
         f'<text class="figure" x="{WIDTH - 18}" y="{y + 4}" text-anchor="end">'
+<<<<<<< HEAD
         f"{row['ratio']:.2f}\u00d7</text>"
+=======
+        f"{row['ratio']:.2f}</text>"
+>>>>>>> bench
     )
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from benchmarks._kit.rows import Row
 
+LAST = ("rounds", "target", "met")
+
 
 def text_table(rows: Sequence[Row]) -> str:
     """Return *rows* with their columns in line."""
@@ -29,8 +31,8 @@ def markdown_table(rows: Sequence[Row]) -> str:
 def _cells(rows: Sequence[Row]) -> list[list[str]]:
     """Return a header and a line per row; a column that only some rows have stays empty."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    if "target" in columns:  # the verdict stands last, whoever lacks it
-        columns = [each for each in columns if each not in ("target", "met")] + ["target", "met"]
+    # What all have in common stands last, whichever columns a row has of its own.
+    columns.sort(key=lambda column: LAST.index(column) + 1 if column in LAST else 0)
     header = [column.replace("_", " ") for column in columns]
     return [header, *([_shown(row.get(column)) for column in columns] for row in rows)]
 

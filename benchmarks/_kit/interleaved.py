@@ -2,10 +2,10 @@
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
-Row = dict[str, Any]
+from benchmarks._kit.rows import Row, Spread, Target
 
 
 def peer(module: str) -> Any:
@@ -34,7 +34,7 @@ def interleave(
 
 
 def row(
-    name: str,
+    case: str,
     of: Sequence[float],
     against: Sequence[float],
     *,
@@ -46,44 +46,24 @@ def row(
     Return one line of a report: *of* in proportion to *against*, round by round.
 
     Args:
-        name: What is compared with what.
+        case: What is compared with what.
         of: Seconds per operation, by round.
         against: The same of the yardstick.
         unit: In which the absolute figures are printed.
         scale: How many of it a second has.
         limit: The ratio that was promised.
     """
-    ratios = [mine / theirs for mine, theirs in zip(of, against, strict=True)]
-    low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    ratio = Spread.of([mine / theirs for mine, theirs in zip(of, against, strict=True)])
     return {
-        "name": name,
-        "ratio": median(ratios),
-        "low": low,
-        "high": high,
-        "cost": median(of) * scale,
-        "yardstick": median(against) * scale,
-        "unit": unit,
-        "limit": limit,
+        "case": case,
+        **ratio.columns(),
+        unit: median(of) * scale,
+        f"yardstick_{unit}": median(against) * scale,
+        "rounds": len(of),
+        **({} if limit is None else Target(most=limit).columns(ratio.median)),
     }
 
 
-def skipped(name: str, reason: str) -> Row:
+def skipped(case: str, reason: str) -> Row:
     """Return the line of a comparison that could not be made."""
-    return {"name": name, "skipped": reason}
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Return *rows* as text: the median ratio, its quartiles, and the absolute medians."""
-    width = max(len(line["name"]) for line in rows)
-    lines = [f"{'':{width}}  ratio  (quartiles)      cost   against  promised"]
-    for line in rows:
-        if "skipped" in line:
-            lines.append(f"{line['name']:{width}}  skipped: {line['skipped']}")
-            continue
-        limit = "" if line["limit"] is None else f"  <= {line['limit']:g}"
-        kept = "" if line["limit"] is None or line["ratio"] <= line["limit"] else "  MISSED"
-        lines.append(
-            f"{line['name']:{width}}  {line['ratio']:5.2f}  ({line['low']:.2f}-{line['high']:.2f})"
-            f"  {line['cost']:8.2f}  {line['yardstick']:8.2f} {line['unit']}{limit}{kept}"
-        )
-    return "\n".join(lines)
+    return {"case": f"{case}: skipped, {reason}"}
