@@ -11,6 +11,7 @@ from csjd.testing.machine_core import CoreMachine
 from csjd.testing.machine_dispatcher import DispatcherMachine
 from csjd.testing.simulation import simulate
 from csjd.testing.storm import stress
+from tests.mutants.scenes import SCENES, play
 
 STORMS = 30
 SIMULATIONS = 40
@@ -37,11 +38,13 @@ def _simulate(seed: int) -> None:
 
 
 def _tests() -> list[tuple[str, Callable[[], None]]]:
+    scenes = [(each.__name__, lambda n=n: play(n)) for n, each in enumerate(SCENES)]
     storms = [(f"storm {seed}", lambda seed=seed: stress(seed)) for seed in range(STORMS)]
     runs = [(f"run {seed}", lambda seed=seed: _simulate(seed)) for seed in range(SIMULATIONS)]
     # In turns, so that a defect which only one of them can see does not wait for the other.
     mixed = [each for pair in itertools.zip_longest(storms, runs) for each in pair if each]
     return [
+        *scenes,
         *mixed[:16],
         ("core machine", lambda: _machine(CoreMachine)),
         ("dispatcher machine", lambda: _machine(DispatcherMachine)),
