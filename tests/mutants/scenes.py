@@ -44,12 +44,14 @@ async def limit_of_sessions() -> None:
 
 async def stop_leaves_the_future() -> None:
     """A stop with all the grace in the world does not wait for a delayed job."""
-    async with trio.open_nursery() as nursery:
-        async with csjd.open_dispatcher(nursery, registry=_registry()) as dispatcher:
-            await dispatcher.submit(Job(type="nothing", id="later"), delay=50)
-            report = await dispatcher.stop(grace=math.inf)
-            assert report.duration < 50, report
-            assert [job.id for job in report.unfinished] == ["later"]
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, registry=_registry()) as dispatcher,
+    ):
+        await dispatcher.submit(Job(type="nothing", id="later"), delay=50)
+        report = await dispatcher.stop(grace=math.inf)
+        assert report.duration < 50, report
+        assert [job.id for job in report.unfinished] == ["later"]
 
 
 async def exit_ends_its_job_alone() -> None:
@@ -65,10 +67,12 @@ async def exit_ends_its_job_alone() -> None:
 
 async def foreign_timeout_is_retried() -> None:
     """A TimeoutError that a handler raises is a failure like any other."""
-    async with trio.open_nursery() as nursery:
-        async with csjd.open_dispatcher(nursery, registry=_registry()) as dispatcher:
-            receipt = await dispatcher.submit(Job(type="foreign"))
-            assert isinstance(await receipt.outcome(), csjd.Succeeded)
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, registry=_registry()) as dispatcher,
+    ):
+        receipt = await dispatcher.submit(Job(type="foreign"))
+        assert isinstance(await receipt.outcome(), csjd.Succeeded)
 
 
 SCENES = [
