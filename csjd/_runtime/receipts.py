@@ -64,6 +64,7 @@ class Receipt:
 
         Raises:
             DispatcherClosedError: The dispatcher's block was left before the job ended.
+            JobStoreError: The job was cancelled, but the store did not keep that.
             WouldDeadlockError: Called by a handler whose waiting would keep the job from
                 ever ending.
             RuntimeError: Called from another Trio run.
@@ -76,6 +77,9 @@ class Receipt:
             await self._scheduler.wait_for_end(entry)
         if entry.state not in TERMINAL:
             raise DispatcherClosedError("closed")
+        journal = self._scheduler.journal
+        if journal is not None and entry.state is JobState.CANCELLED:
+            await journal.settle(entry)
         return outcome_of(entry)
 
     async def result(self) -> Any:
