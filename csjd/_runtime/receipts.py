@@ -12,6 +12,7 @@ from csjd._model.errors import (
     DuplicateJobError,
     JobCancelledError,
     JobFailedError,
+    JobStoreError,
     QueueFullError,
 )
 from csjd._model.job import Job
@@ -147,7 +148,7 @@ class BatchReport:
     invalid: int
     """Refused: something about the job is unusable, or its type has no handler."""
     rejected: int
-    """Refused: a limit is reached, or the dispatcher closed while the batch waited for room."""
+    """Refused: a limit is reached, the dispatcher closed meanwhile, or the store did not keep it."""
     errors: Mapping[int, Exception]
     """By position in the batch: why that job was refused."""
     receipts: Sequence[Receipt | None]
@@ -160,7 +161,8 @@ def report_batch(
     """Return the report of a batch whose jobs became *entries*, or *errors*, by position."""
     duplicates = sum(isinstance(error, DuplicateJobError) for error in errors.values())
     rejected = sum(
-        isinstance(error, (QueueFullError, DispatcherClosedError)) for error in errors.values()
+        isinstance(error, (QueueFullError, DispatcherClosedError, JobStoreError))
+        for error in errors.values()
     )
     return BatchReport(
         accepted=len(entries) - len(errors),
