@@ -280,7 +280,7 @@ class Scheduler:
         worker = lane.worker
         if lane in worker.lanes:
             worker.lanes.remove(lane)
-        if worker.gone:
+        if worker.gone and worker.id in self.backlog.leaving:
             self.backlog.retire(worker)
         for stuck in [each for each in self.lanes if each.stuck]:
             if self._has_budget():

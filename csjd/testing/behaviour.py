@@ -167,7 +167,7 @@ class Misbehaviour:
     async def _swallow_cancel(self, job: Job, attempt: Attempt, random: Random) -> str:
         try:
             await trio.sleep_forever()
-        except trio.Cancelled:
+        except trio.Cancelled:  # noqa: ASYNC103  a handler that swallows it is the point
             self.checker.hit_by_cancel(job)
         if random.random() < 0.5:
             with trio.CancelScope(shield=True):
@@ -179,7 +179,7 @@ class Misbehaviour:
             await trio.sleep_forever()
         except trio.Cancelled as cancelled:
             self.checker.hit_by_cancel(job)
-            raise ValueError("translated") from cancelled
+            raise ValueError("translated") from cancelled  # noqa: ASYNC104  translating it is the point
 
     async def _spawn(self, job: Job, attempt: Attempt, random: Random) -> None:
         async with trio.open_nursery() as nursery:

@@ -66,6 +66,8 @@ class Seen:
     """When it takes its place: at acceptance, or when its delay is over."""
     not_before: float
     """When its next attempt may start."""
+    later: bool = False
+    """Whether that time is one it asked for, by a delay or a snooze; a drain leaves it."""
     attempts: int = 0
     """Attempts used or running."""
     started: float | None = None
@@ -125,6 +127,7 @@ class Checker:
     """Handlers that the last stop left behind; they take nothing from the budget."""
     _running: bool = False
     _stopping: bool = False
+    _stopping_since: float = math.inf
 
     # --- what callers and handlers report ------------------------------------------------
 
@@ -198,8 +201,8 @@ class Checker:
                 self._paused.add((None, session))
             case DispatcherStarted():
                 self._running, self._stopping = True, False
-            case DispatcherStopping():
-                self._stopping = True
+            case DispatcherStopping(at=at):
+                self._stopping, self._stopping_since = True, at
             case DispatcherStopped():
                 self._stopped(event.report)
 
@@ -212,7 +215,7 @@ class Checker:
         if window_ends > at + _ROUNDING and not anew:
             self.complain(f"{job.id} accepted within its duplicate window")
         due = at if anew else max(at, job.metadata.get("due", at))
-        seen = Seen(job, self._accepted, at, due, due)
+        seen = Seen(job, self._accepted, at, due, due, later=due > at)
         self._accepted += 1
         self.live[job.id] = seen
         if job.session is not None:
@@ -230,6 +233,8 @@ class Checker:
             self.complain(f"{job.id} started at {at}, not due before {seen.not_before}")
         if not self._running:
             self.complain(f"{job.id} started while the dispatcher is stopped")
+        if self._stopping and seen.later and seen.not_before > self._stopping_since:
+            self.complain(f"{job.id} fell due during a drain that should have left it")
         holds = {(None, None), (job.type, None)} | ({(None, job.session)} if job.session else set())
         if holds & self._paused:
             self.complain(f"{job.id} started although it is paused or halted")
@@ -277,6 +282,7 @@ class Checker:
         seen = self._attempt_over(event.job, event.at)
         if seen is not None:
             seen.not_before = event.at + event.delay
+            seen.later = isinstance(event, JobSnoozed)
             seen.attempts -= isinstance(event, JobSnoozed)
 
     def _interrupted(self, event: JobInterrupted) -> None:
@@ -384,7 +390,6 @@ class Checker:
 
     def compare(self, m: MetricsSnapshot) -> None:
         """Compare the dispatcher's numbers with our own; ask only when every task waits."""
-        self._check_deadlines()
         ours = {
             "accepted": self._accepted,
             "live": len(self.live),
@@ -408,7 +413,8 @@ class Checker:
     def _count(self, *, detached: bool) -> int:
         return sum(s.started is not None and s.detached is detached for s in self.live.values())
 
-    def _check_deadlines(self) -> None:
+    def check_deadlines(self) -> None:
+        """Look for attempts past their deadline; ask only when every task waits."""
         now = trio.current_time()
         for seen in self.live.values():
             deadline = seen.job.timeout
@@ -427,9 +433,8 @@ class Checker:
 def _line_of(event: Event) -> str:
     """Return *event* as a line that is the same in every process."""
     parts = [type(event).__name__, repr(event.at)]
-    for name in ("attempt", "worker", "reason", "delay", "type", "session"):
-        if hasattr(event, name):
-            parts.append(f"{name}={getattr(event, name)!r}")
+    facts = ("attempt", "worker", "reason", "delay", "type", "session")
+    parts += [f"{name}={getattr(event, name)!r}" for name in facts if hasattr(event, name)]
     if hasattr(event, "job"):
         parts.append(event.job.id)
     if isinstance(event, JobEnded):

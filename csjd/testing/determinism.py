@@ -16,7 +16,7 @@ from trio._core import _run
 
 
 class SchedulingChangedError(RuntimeError):
-    """This version of Trio no longer lets its schedule be seeded the way we know."""
+    """Trio no longer lets its schedule be seeded the way we know."""
 
     def __init__(self, missing: str) -> None:
         super().__init__(f"trio._core._run has no {missing}: adapt csjd.testing.determinism to it")

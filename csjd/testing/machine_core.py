@@ -6,6 +6,7 @@ every step the two must agree. All that is known here of how the core is called 
 `_Core`.
 """
 
+import math
 from typing import Any
 
 import attrs
@@ -21,11 +22,11 @@ from csjd._model.lifecycle import DispatcherState
 from csjd.testing.model import Model
 
 TYPES = ("plain", "halting")
-SESSIONS = (None, "s0", "s1", "s2")
+SESSIONS = (None, "s0", "s1", "s2", "s3")
 IDS = [f"j{number}" for number in range(30)]
 
 
-async def _never_called(job: Job) -> None:
+async def _never_called(job: Job) -> None:  # noqa: ASYNC124  a handler that nobody calls
     raise AssertionError("the core calls no handlers")
 
 
@@ -139,18 +140,30 @@ class CoreMachine(RuleBasedStateMachine):
         job = Job(type=type, id=id, session=session, priority=priority)
         expected = self.model.refusal(job, self.now)
         due = self.now + delay if delay else 0.0
+        refusal: CsjdError | None = None
         try:
             self.core.backlog.admit(job, _SPECS[type], self.now, due)
         except CsjdError as error:
-            assert expected is not None, f"{id} was refused: {error}"
+            refusal = error
+        assert (refusal is None) is (expected is None), f"{id}: {refusal!r}, not {expected}"
+        if refusal is not None:
             return
-        assert expected is None, f"{id} was accepted in spite of {expected}"
         self.model.accept(job, self.now, delay)
+        if session is not None and session not in self.bound:
+            self._check_load(session)
+
+    def _check_load(self, session: str) -> None:
+        """Just bound, *session* must not have gone to a worker with too many."""
+        table = self.core.backlog.sessions
+        found = table.find(session, self.now)
+        assert found is not None
+        most = math.ceil(self.config.load_factor * len(table) / len(self.core.backlog.workers))
+        assert found.worker.sessions <= most, f"{found.worker.sessions} sessions, {most} allowed"
 
     @rule(numbers=st.lists(st.tuples(st.sampled_from(IDS), st.sampled_from(SESSIONS)), max_size=8))
     def submit_batch(self, numbers: list[tuple[str, str | None]]) -> None:
         """Offer plain jobs all at once; the core takes in as many as it likes, from the first."""
-        jobs = [Job(type="plain", id=id, session=session) for id, session in numbers]
+        jobs = [Job(type="plain", id=name, session=session) for name, session in numbers]
         taken = self.core.backlog.admit_plain(jobs, _SPECS, self.now)
         for job, entry in zip(jobs, taken, strict=False):
             assert entry.job is job

@@ -155,9 +155,9 @@ async def _perform(step: Step) -> Any:
 async def _clean_up(step: CleanUp) -> Step:
     try:
         await trio.sleep_forever()
-    except trio.Cancelled:
+    except trio.Cancelled:  # noqa: ASYNC103  a script may say so
         with trio.CancelScope(shield=True):
             await trio.sleep(step.seconds)
         if step.then is None:
             raise
-        return step.then
+        return step.then  # noqa: ASYNC104  a script may say so

@@ -10,6 +10,7 @@ import math
 import sys
 from random import Random
 
+import attrs
 import trio
 
 from csjd import (
@@ -64,8 +65,8 @@ class _Storm:
             stop_grace=math.inf,
         )
         registry = Registry()
-        for type in _TYPES:
-            registry.register(type, self._handle)
+        for name in _TYPES:
+            registry.register(name, self._handle)
         async with open_test_dispatcher(config, registry=registry, seed=self.seed) as dispatcher:
             self.dispatcher = dispatcher
             for _ in range(random.randint(10, 40)):
@@ -92,7 +93,7 @@ class _Storm:
 
     async def _disturb(self, dispatcher: Dispatcher) -> None:
         random = self.random
-        match random.randrange(10):
+        match random.randrange(12):
             case 0 | 1 | 2:
                 await dispatcher.submit_batch([self._job() for _ in range(random.randint(1, 8))])
             case 3:
@@ -108,11 +109,24 @@ class _Storm:
                 dispatcher.resume(**self._part())
             case 8:
                 dispatcher.cancel(f"j{random.randint(1, self.submitted + 1)}")
-            case _ if random.random() < 0.3:
+            case 9 | 10:
+                await self._call_and_remove(dispatcher)
+            case _ if random.random() < 0.5:
                 await dispatcher.stop(grace=random.choice((0, 1.0)))
                 await self._restart(dispatcher)
             case _:
                 dispatcher.resume()
+
+    async def _call_and_remove(self, dispatcher: Dispatcher) -> None:
+        """Remove workers while calls to their lanes are under way."""
+        dispatcher.pause()
+        jobs = [attrs.evolve(self._job(), session=None) for _ in range(self.random.randint(1, 2))]
+        await dispatcher.submit_batch(jobs)
+        await trio.sleep(self.random.choice((0, 5, 5)))  # time for lanes to park
+        dispatcher.resume()
+        workers = [each.worker for each in self._staying(dispatcher)]
+        for worker in workers[: self.random.randint(0, len(workers) - 1)]:
+            dispatcher.remove_worker(worker)
 
     def _staying(self, dispatcher: Dispatcher) -> list[WorkerStats]:
         return [each for each in dispatcher.worker_stats() if not each.leaving]
@@ -127,8 +141,8 @@ class _Storm:
     async def _calm(self, dispatcher: Dispatcher) -> None:
         """Resume everything; then every job must end."""
         dispatcher.resume()
-        for type in _TYPES:
-            dispatcher.resume(type=type)
+        for name in _TYPES:
+            dispatcher.resume(type=name)
         for session in self.sessions:
             dispatcher.resume(session=session)
         for _ in range(500):

@@ -32,6 +32,7 @@ ERRORS: list[csjd.CsjdError] = [
     csjd.JobStoreClosedError("/p", "why"),
     csjd.JobStoreFullError("/p", "why"),
     csjd.JobStoreCorruptError("/p", "why", "f", 12),
+    csjd.CacheClosedError(),
     csjd.BatchLoaderClosedError(),
     csjd.CacheClosedError(),
     csjd.MissingBatchResultError("k"),

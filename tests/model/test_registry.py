@@ -73,7 +73,7 @@ def _generator(job: csjd.Job) -> Iterator[int]:
     yield 1
 
 
-async def _async_generator(job: csjd.Job) -> AsyncIterator[int]:
+async def _async_generator(job: csjd.Job) -> AsyncIterator[int]:  # noqa: ASYNC124
     yield 1
 
 

@@ -13,7 +13,7 @@ from csjd.testing.simulation import simulate
 from csjd.testing.storm import stress
 
 STORMS = 30
-SIMULATIONS = 60
+SIMULATIONS = 40
 MACHINE_RUNS = 40
 
 
@@ -42,10 +42,10 @@ def _tests() -> list[tuple[str, Callable[[], None]]]:
     # In turns, so that a defect which only one of them can see does not wait for the other.
     mixed = [each for pair in itertools.zip_longest(storms, runs) for each in pair if each]
     return [
-        *mixed[:20],
+        *mixed[:16],
         ("core machine", lambda: _machine(CoreMachine)),
-        *mixed[20:],
         ("dispatcher machine", lambda: _machine(DispatcherMachine)),
+        *mixed[16:],
     ]
 
 
@@ -56,7 +56,9 @@ def first_catch() -> str | None:
         for name, test in _tests():
             try:
                 test()
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 return f"{name}: {_first(error)!r}"[:300]
     finally:
         logging.getLogger("csjd").setLevel(logging.NOTSET)

@@ -57,7 +57,10 @@ def _waiting_counts_as_running() -> Planting:
     return edit(
         LaneTask,
         "_serve",
-        ("lane.deadline = deadline = now + timeout", "lane.deadline = deadline = entry.since + timeout"),
+        (
+            "deadline = now + timeout",
+            "deadline = entry.since + timeout",
+        ),
     )
 
 
@@ -98,7 +101,10 @@ def _second_stop_begins_anew() -> Planting:
     return edit(
         Stopping,
         "stop",
-        ("if scheduler.state is DispatcherState.RUNNING:", "if scheduler.state.value != 'stopped':"),
+        (
+            "scheduler.state is DispatcherState.RUNNING",
+            "scheduler.state.value != 'stopped'",
+        ),
     )
 
 
@@ -223,7 +229,7 @@ def _call_dies_with_its_lane() -> Planting:
 
 
 def _cancel_reaches_the_next_job() -> Planting:
-    return edit(LaneTask, "_recover", ("return True", "return None"))
+    return edit(Scheduler, "cancel_attempt", ("lane.handle.disturbed = True", "pass"))
 
 
 MUTANTS = (
@@ -237,7 +243,7 @@ MUTANTS = (
     Mutant("D8", "A popped job was dropped on cancellation.", _popped_and_dropped),
     Mutant("D9", "A second stop began anew beside the first.", _second_stop_begins_anew),
     Mutant("D10", "An id was free before its job was over.", _id_is_freed_too_early),
-    Mutant("D11", "A deaf handler's job was failed, and ran twice.", _deaf_handler_is_declared_failed),
+    Mutant("D11", "A deaf handler's job was booked as failed.", _deaf_handler_is_declared_failed),
     Mutant("D13 waits", "A stop waited for future jobs.", _stop_waits_for_the_future),
     Mutant("D13 starts", "A stop ran future jobs.", _drain_starts_the_future),
     Mutant("A1", "A busy session moved to a new worker.", _new_worker_takes_busy_sessions),
@@ -247,7 +253,7 @@ MUTANTS = (
     Mutant("A4", "A graceful stop cancelled at once.", _graceful_stop_cancels),
     Mutant("A5", "A worker added during a stop ran on.", _added_worker_ignores_the_stop),
     Mutant("A7", "A batch stopped half-way.", _batch_stops_half_way),
-    Mutant("A8 sessions", "A removed worker's jobs were lost.", _removed_worker_forgets_its_sessions),
+    Mutant("A8 sessions", "A removed worker lost its jobs.", _removed_worker_forgets_its_sessions),
     Mutant("A8 panic", "An exit in a handler ended its lane.", _panic_ends_the_lane),
     Mutant("A9", "The ring alone spread the sessions badly.", _load_is_not_bounded),
     Mutant("W1", "One flag for all wake-ups.", _one_global_flag),

@@ -31,7 +31,7 @@ async def opened(
             nursery, csjd.Config(**settings), registry=registry, observers=observers
         ) as dispatcher,
     ):
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(PATIENCE):  # noqa: ASYNC100
             yield dispatcher
 
 
@@ -90,11 +90,11 @@ def work() -> Log:
         return job.id
 
     @log.handler("nothing")
-    async def nothing(job: Job, attempt: csjd.Attempt) -> Any:
+    async def nothing(job: Job, attempt: csjd.Attempt) -> Any:  # noqa: ASYNC124
         return job.payload
 
     @log.handler("fail")
-    async def fail(job: Job, attempt: csjd.Attempt) -> None:
+    async def fail(job: Job, attempt: csjd.Attempt) -> None:  # noqa: ASYNC124
         raise job.payload
 
     @log.handler("script")

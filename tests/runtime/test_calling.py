@@ -210,7 +210,7 @@ async def test_call_cancelled_at_any_checkpoint_did_nothing_or_returned(
         canceller = Canceller()
         trio.lowlevel.add_instrument(canceller)
         try:
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery:  # noqa: ASYNC112
                 nursery.start_soon(call)
         finally:
             trio.lowlevel.remove_instrument(canceller)

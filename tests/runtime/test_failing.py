@@ -72,7 +72,7 @@ async def test_nursery_of_a_handler_is_judged_by_its_leaves(autojump_clock: Mock
     async with opened(retry=STEADY) as dispatcher:
         calls: list[float] = []
 
-        async def child() -> None:
+        async def child() -> None:  # noqa: ASYNC124
             raise csjd.RetryAfter(5)
 
         @dispatcher.handler("t")
@@ -101,7 +101,7 @@ async def test_unusable_wait_is_a_failed_attempt_and_nothing_else(kind: Any) -> 
     async with opened() as dispatcher:
 
         @dispatcher.handler("t", retry=ONCE)
-        async def handler(job: Job) -> None:
+        async def handler(job: Job) -> None:  # noqa: ASYNC124
             raise kind(10**400)
 
         outcome = await (await submit(dispatcher, "t")).outcome()
@@ -127,7 +127,7 @@ async def test_panic_is_counted_and_final_and_the_lane_lives_on(
         def plain(job: Job) -> None:
             raise error
 
-        async def panicking(job: Job) -> None:
+        async def panicking(job: Job) -> None:  # noqa: ASYNC124
             raise error
 
         dispatcher.register("panic", plain if threaded else panicking)
@@ -181,7 +181,7 @@ def test_keyboard_interrupt_goes_to_the_caller_and_puts_the_job_back(
     def plain(job: Job) -> None:
         raise interrupt
 
-    async def interrupted(job: Job) -> None:
+    async def interrupted(job: Job) -> None:  # noqa: ASYNC124
         raise interrupt
 
     async def main() -> None:

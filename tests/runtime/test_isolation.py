@@ -123,7 +123,7 @@ async def test_mutable_payload_and_metadata_are_each_attempts_own() -> None:
     async with opened() as dispatcher:
 
         @dispatcher.handler("spoil", retry=NO_WAIT)
-        async def spoil(job: Job) -> None:
+        async def spoil(job: Job) -> None:  # noqa: ASYNC124
             seen.append((list(job.payload), list(job.metadata["note"])))
             job.payload.append("spoilt by an attempt")
             job.metadata["note"].append("spoilt")
@@ -174,14 +174,14 @@ async def test_context_variable_reaches_no_other_job(value: Any, fails: bool) ->
     async with opened(workers=1) as dispatcher:
 
         @dispatcher.handler("set", retry=ONCE)
-        async def set_it(job: Job) -> None:
+        async def set_it(job: Job) -> None:  # noqa: ASYNC124
             assert VAR.get() == "untouched"
             VAR.set(value)
             if fails:
                 raise ValueError
 
         @dispatcher.handler("get")
-        async def get_it(job: Job) -> Any:
+        async def get_it(job: Job) -> Any:  # noqa: ASYNC124
             return VAR.get()
 
         for _ in range(3):
@@ -235,7 +235,7 @@ async def test_cancelled_scope_that_leaked_cancels_no_other_job(autojump_clock: 
     async with opened(work().registry, workers=1) as dispatcher:
 
         @dispatcher.handler("leak", retry=ONCE)
-        async def leaky(job: Job) -> None:
+        async def leaky(job: Job) -> None:  # noqa: ASYNC124
             trio.CancelScope(deadline=trio.current_time() + 1).__enter__()
 
         await submit(dispatcher, "leak")

@@ -75,7 +75,7 @@ async def test_who_gives_up_waiting_is_out_and_holds_nobody_up(autojump_clock: M
 async def test_full_session_holds_no_other_up(autojump_clock: MockClock) -> None:
     log = work()
     async with opened(log.registry, max_pending_per_session=1, max_pending=3) as dispatcher:
-        await submit(dispatcher, "sleep", 5, session="s")
+        await submit(dispatcher, "sleep", 8, session="s")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_waiting(dispatcher, "second of s", "s"))
             await at(1)
@@ -250,7 +250,7 @@ async def test_child_task_of_a_handler_is_the_handler(autojump_clock: MockClock)
         async def ask() -> Any:
             receipt = await submit(dispatcher, "sleep", 1)
             with pytest.RaisesGroup(csjd.WouldDeadlockError):
-                async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as nursery:  # noqa: ASYNC112
                     nursery.start_soon(receipt.outcome)
             await receipt.outcome()
 

@@ -212,7 +212,7 @@ async def test_progress_is_told(autojump_clock: MockClock) -> None:
     async with opened(observers=(events.append,)) as dispatcher:
 
         @dispatcher.handler("t")
-        async def handler(job: csjd.Job, attempt: csjd.Attempt) -> csjd.Attempt:
+        async def handler(job: csjd.Job, attempt: csjd.Attempt) -> csjd.Attempt:  # noqa: ASYNC124
             attempt.progress({"done": 1})
             return attempt
 

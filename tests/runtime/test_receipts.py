@@ -105,7 +105,7 @@ async def test_outcome_of_the_handlers_own_exception_object(autojump_clock: Mock
         error = ValueError("mine")
 
         @dispatcher.handler("t", retry=ONCE)
-        async def handler(job: csjd.Job) -> None:
+        async def handler(job: csjd.Job) -> None:  # noqa: ASYNC124
             raise error
 
         outcome = await (await submit(dispatcher, "t")).outcome()
@@ -118,7 +118,7 @@ async def test_whatever_a_handler_returns_is_its_result(value: Any) -> None:
     async with opened() as dispatcher:
 
         @dispatcher.handler("t")
-        async def handler(job: csjd.Job) -> Any:
+        async def handler(job: csjd.Job) -> Any:  # noqa: ASYNC124
             return value
 
         assert await (await submit(dispatcher, "t")).result() is value

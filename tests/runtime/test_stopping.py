@@ -222,7 +222,7 @@ async def test_stop_by_a_handler_does_not_wait_for_it(
                 case "handler":
                     await stop()
                 case "child":
-                    async with trio.open_nursery() as nursery:
+                    async with trio.open_nursery() as nursery:  # noqa: ASYNC112
                         nursery.start_soon(stop)
             return "went on"
 
@@ -348,7 +348,7 @@ async def test_many_stuck_threads_leave_trios_own_limiter_alone(mock_clock: Mock
         dispatcher.register("wait", lambda job: gate.wait())
         for _ in range(60):
             await submit(dispatcher, "wait")
-        while dispatcher.metrics().running < 60:
+        while dispatcher.metrics().running < 60:  # noqa: ASYNC110
             await trio.lowlevel.checkpoint()
         limiter = trio.to_thread.current_default_thread_limiter()
         assert limiter.borrowed_tokens == 0

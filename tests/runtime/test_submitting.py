@@ -35,7 +35,7 @@ async def test_open_dispatcher_needs_nothing_but_a_nursery() -> None:
         dispatcher.register("t", lambda job: job.payload)
 
         @dispatcher.handler("u", timeout=3)
-        async def handler(job: Job) -> Any:
+        async def handler(job: Job) -> Any:  # noqa: ASYNC124
             return job.payload
 
         assert await (await submit(dispatcher, "t", 5)).result() == 5
@@ -140,7 +140,7 @@ async def test_typed_payload_is_checked_and_rebuilt() -> None:
         seen: list[Any] = []
 
         @dispatcher.handler("order", payload=Order)
-        async def order(job: Job) -> None:
+        async def order(job: Job) -> None:  # noqa: ASYNC124
             seen.append(job.payload)
 
         mine = Order("tea", 3)

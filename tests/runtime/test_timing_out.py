@@ -141,7 +141,7 @@ async def test_unusable_extension_is_refused(seconds: Any) -> None:
     async with opened(retry=ONCE) as dispatcher:
 
         @dispatcher.handler("t")
-        async def handler(job: Job, attempt: csjd.Attempt) -> None:
+        async def handler(job: Job, attempt: csjd.Attempt) -> None:  # noqa: ASYNC124
             with pytest.raises(ValueError, match="seconds must be"):
                 attempt.extend(seconds)
 

@@ -10,7 +10,7 @@ registry = csjd.Registry()
 
 
 @registry.handler("email", timeout=5, retry=csjd.Retry(max_attempts=5))
-async def send_email(job: csjd.Job) -> str:
+async def send_email(job: csjd.Job) -> str:  # noqa: ASYNC124
     return job.id
 
 
