@@ -31,7 +31,7 @@ from csjd._model.events import (
 from csjd._model.handler import HandlerSpec
 from csjd._model.job import Job, check_delay
 from csjd._model.lifecycle import DispatcherState
-from csjd._model.storing import Accepted, Requeued
+from csjd._model.storing import Requeued
 from csjd._runtime.handlers import prepare_handler
 from csjd._runtime.journal import Change, wall_time
 from csjd._runtime.payloads import own, stored
@@ -124,60 +124,65 @@ class Admission:
 
     async def _submit_durably(self, job: Job, wait: bool, delay: float, now: float) -> Receipt:
         """Take *job* in once the store knows of it."""
-        entry, change = await self._reserve(job, wait, delay, now)
-        await self._journal.wait([change])
+        change = await self._offer_to_store(job, wait, delay, now)
+        await self._journal.wait((change,))
         if change.error is not None:
             raise change.error
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return Receipt(entry, self.scheduler)
+        return Receipt(change.entry, self.scheduler)
 
     async def _submit_batch_durably(self, batch: list[Job], wait: bool, now: float) -> BatchReport:
-        entries: list[Entry | None] = []
         errors: dict[int, Exception] = {}
-        changes: dict[int, Change] = {}
+        changes: dict[int, Admitting] = {}
         for position, job in enumerate(batch):
             try:
-                entry, changes[position] = await self._reserve(job, wait, 0.0, now)
-                entries.append(entry)
+                changes[position] = await self._offer_to_store(job, wait, 0.0, now)
             except CsjdError as error:
                 self._note_refusal(job, error)
                 errors[position] = error
-                entries.append(None)
-        await self._journal.wait(list(changes.values()))
+        await self._journal.wait(changes.values())
+        entries: list[Entry | None] = [None] * len(batch)
         for position, change in changes.items():
-            if change.error is not None:
+            if change.error is None:
+                entries[position] = change.entry
+            else:
                 self._note_refusal(batch[position], change.error)
                 errors[position] = change.error
-                entries[position] = None
         await trio.lowlevel.cancel_shielded_checkpoint()
         return report_batch(entries, errors, self.scheduler)
 
-    async def _reserve(
-        self, job: Job, wait: bool, delay: float, now: float
-    ) -> "tuple[Entry, Change]":
+    async def _offer_to_store(self, job: Job, wait: bool, delay: float, now: float) -> "Admitting":
         """Reserve what *job* needs, if need be when there is room, and tell the journal."""
         self.check_open()  # for each job of a batch: the door may close while it waits
         self._journal.check()
         offer = self._look_at(job, delay, now)
-        offered = _Offered(self, offer)
         try:
-            entry = offered.reserve(now)
+            return self._reserve(offer, now)
         except QueueFullError as full:
             if not wait:
                 raise
-            entry = await self._wait_for_room(offer.job, full, offered.reserve)
-        assert offered.change is not None
-        return entry, offered.change
+            limit = full
+        changes: list[Admitting] = []
 
-    def change_for(self, entry: Entry, accepted: Accepted) -> Change:
-        """Return what takes *entry* in when the store knows of it."""
-        return Change(
-            [accepted],
-            functools.partial(self._admit, entry),
-            functools.partial(self._give_back, entry),
-        )
+        def reserve(now: float) -> Entry:
+            changes.append(self._reserve(offer, now))
+            return changes[0].entry
 
-    def _admit(self, entry: Entry, now: float) -> None:
+        await self._wait_for_room(offer.job, limit, reserve)
+        return changes[0]
+
+    def _reserve(self, offer: "_Offer", now: float) -> "Admitting":
+        """Reserve what the job needs and tell the journal, or raise and change nothing."""
+        backlog, journal = self.scheduler.backlog, self._journal
+        journal.check()
+        due = wall_time() + offer.due - now if offer.due > now else None
+        accepted = to_accepted(offer.job, backlog.next_order, payload=offer.payload, due=due)
+        entry = backlog.reserve(offer.job, offer.spec, now, offer.due, offer.copies)
+        change = Admitting(accepted, entry, self)
+        journal.submit(change)
+        return change
+
+    def admit(self, entry: Entry, now: float) -> None:
+        """Take in a job that the store knows of now."""
         scheduler = self.scheduler
         scheduler.backlog.admit_reserved(entry, now)
         if entry.due:
@@ -185,8 +190,8 @@ class Admission:
         if scheduler.observers:
             scheduler.observers.tell(JobAccepted(at=now, job=entry.job))
 
-    def _give_back(self, entry: Entry, now: float) -> None:
-        self.scheduler.backlog.give_back(entry, now)
+    def make_room(self, entry: Entry, now: float) -> None:
+        """Let in who waits for the room that *entry* had reserved."""
         if self._line:
             self._let_in(entry, now)
 
@@ -318,24 +323,14 @@ class Admission:
         self._journal.check()
         if self.recovering is not None:
             buried = self.recovering.letter_of(buried, spec)
-        job = buried.letter.job
-        backlog.dead_letters[job.id] = buried
-        entry = backlog.reserve_requeue(job.id, spec, now)
-
-        def happen(now: float) -> None:
-            self._admit(entry, now)
-            scheduler.tell(lambda at: DeadLetterRequeued(at=at, job=job))
-
-        change = Change(
-            [Requeued(buried.order, entry.order)],
-            happen,
-            functools.partial(backlog.rebury, entry, buried),
-        )
+        job_id = buried.letter.job.id
+        backlog.dead_letters[job_id] = buried
+        entry = backlog.reserve_requeue(job_id, spec, now)
+        change = Requeuing(Requeued(buried.order, entry.order), entry, self, buried)
         self._journal.submit(change)
-        await self._journal.wait([change])
+        await self._journal.wait((change,))
         if change.error is not None:
             raise change.error
-        await trio.lowlevel.cancel_shielded_checkpoint()
         return Receipt(entry, scheduler)
 
     async def discard(self, job_id: str) -> None:
@@ -385,25 +380,38 @@ class _Offer:
 
 
 @attrs.define(eq=False)
-class _Offered:
-    """An offer to the store, once there is room."""
+class Admitting(Change):
+    """A job is taken in."""
 
+    entry: Entry
     admission: Admission
-    offer: _Offer
-    change: Change | None = None
 
-    def reserve(self, now: float) -> Entry:
-        """Reserve what the job needs and tell the journal, or raise and change nothing."""
-        offer, scheduler = self.offer, self.admission.scheduler
-        backlog, journal = scheduler.backlog, scheduler.journal
-        assert journal is not None, "offered only to a store"
-        journal.check()
-        due = wall_time() + offer.due - now if offer.due > now else None
-        accepted = to_accepted(offer.job, backlog.next_order, payload=offer.payload, due=due)
-        entry = backlog.reserve(offer.job, offer.spec, now, offer.due, offer.copies)
-        self.change = self.admission.change_for(entry, accepted)
-        journal.submit(self.change)
-        return entry
+    def apply(self, now: float) -> None:
+        """Take it in."""
+        self.admission.admit(self.entry, now)
+
+    def refuse(self, now: float) -> None:
+        """Give back what was reserved for it."""
+        self.admission.scheduler.backlog.give_back(self.entry, now)
+        self.admission.make_room(self.entry, now)
+
+
+@attrs.define(eq=False)
+class Requeuing(Admitting):
+    """A dead letter's job is taken in anew."""
+
+    buried: Buried
+
+    def apply(self, now: float) -> None:
+        """Take it in."""
+        super().apply(now)
+        scheduler = self.admission.scheduler
+        scheduler.tell(lambda at: DeadLetterRequeued(at=at, job=self.entry.job))
+
+    def refuse(self, now: float) -> None:
+        """Let it be the dead letter it was."""
+        self.admission.scheduler.backlog.rebury(self.entry, self.buried, now)
+        self.admission.make_room(self.entry, now)
 
 
 def _due(job: Job, delay: float, now: float) -> float:

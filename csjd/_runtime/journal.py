@@ -16,18 +16,17 @@ must not keep us from the disk. A failed write is final. Nothing is acknowledged
 and nothing begins; what runs, ends.
 """
 
-import functools
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from csjd._core.backlog import Buried
+from csjd._core.backlog import Backlog, Buried
 from csjd._core.entry import Entry
 from csjd._core.lanes import CancelReason
 from csjd._model.errors import (
@@ -77,16 +76,35 @@ logger = logging.getLogger("csjd")
 class Change:
     """What happens when the store knows of it, or does not happen at all."""
 
-    operations: list[Operation]
-    apply: Callable[[float], object]
-    """Let it happen, at the given time."""
-    refuse: Callable[[float], object] | None = None
-    """Undo what was reserved for it; None if it adds nothing and can always be kept."""
-    withdrawn: bool = False
+    operation: Operation
+    withdrawn: bool = attrs.field(default=False, init=False)
     """Whoever wanted it has given up before it was written."""
-    error: JobStoreError | None = None
-    """Why it did not happen; what came of the batch, if it is known."""
+    error: JobStoreError | None = attrs.field(default=None, init=False)
+    """Why it did not happen, if it was refused."""
     batch: "Batch" = attrs.field(init=False)
+    refusable: ClassVar[bool] = True
+    """Whether it would make the store grow, and is left out when the disk is full."""
+
+    def apply(self, now: float) -> None:
+        """Let it happen."""
+        raise NotImplementedError
+
+    def refuse(self, now: float) -> None:
+        """Undo what was reserved for it."""
+        raise NotImplementedError
+
+
+@attrs.define(eq=False)
+class Placing(Change):
+    """A delayed job that fell due takes its place."""
+
+    backlog: Backlog
+    entry: Entry
+    refusable = False
+
+    def apply(self, now: float) -> None:
+        """Line the job up."""
+        self.backlog.place(self.entry)
 
 
 @attrs.define(eq=False)
@@ -107,8 +125,8 @@ class Batch:
         for item in self.items:
             if not isinstance(item, Change):
                 found.append(item)
-            elif not (item.withdrawn or (refused and item.refuse is not None)):
-                found += item.operations
+            elif not (item.withdrawn or (refused and item.refusable)):
+                found.append(item.operation)
         return found
 
     def changes(self) -> list[Change]:
@@ -262,7 +280,7 @@ class Journal:
         self._resting = False
         now = self._scheduler.clock.current_time()
         for change in batch.changes():
-            if refused is not None and change.refuse is not None:
+            if refused is not None and change.refusable:
                 self._refuse_change(change, refused, now)
             else:
                 change.apply(now)
@@ -273,11 +291,7 @@ class Journal:
     def _put_back(self, batch: Batch) -> None:
         """Keep for the next commit what a full disk did not take, before all else."""
         self._resting = True
-        kept = [
-            item
-            for item in batch.items
-            if not (isinstance(item, Change) and item.refuse is not None)
-        ]
+        kept = [item for item in batch.items if not (isinstance(item, Change) and item.refusable)]
         self._next.items[:0] = kept
         self._next.sync |= batch.sync
         for item in kept:
@@ -291,11 +305,10 @@ class Journal:
     def _refuse(self, batch: Batch, error: JobStoreError) -> None:
         now = self._scheduler.clock.current_time()
         for change in batch.changes():
-            if change.refuse is not None:
+            if change.refusable:
                 self._refuse_change(change, error, now)
 
     def _refuse_change(self, change: Change, error: JobStoreError, now: float) -> None:
-        assert change.refuse is not None
         change.error = error
         change.refuse(now)
 
@@ -370,7 +383,7 @@ class Journal:
         if self.failure is not None or not self._open:
             raise self.refusal()
 
-    async def wait(self, changes: list[Change]) -> None:
+    async def wait(self, changes: Collection[Change]) -> None:
         """
         Wait until all of *changes* have happened, or been refused.
 
@@ -380,7 +393,7 @@ class Journal:
         """
         try:
             await _all_done(changes)
-        except trio.Cancelled:
+        except trio.Cancelled:  # noqa: ASYNC104  held back: what was written did happen
             withdrawn = [change for change in changes if self._withdraw(change)]
             if withdrawn:
                 raise
@@ -392,7 +405,7 @@ class Journal:
     def _withdraw(self, change: Change) -> bool:
         """Take back *change* unless its commit has begun; return whether it was taken back."""
         batch = change.batch
-        if batch.writing or batch.done.is_set() or change.refuse is None:
+        if batch.writing or batch.done.is_set() or not change.refusable:
             return False
         change.withdrawn = True
         change.refuse(self._scheduler.clock.current_time())
@@ -401,7 +414,7 @@ class Journal:
     def _withdraw_all(self) -> None:
         """Refuse what nobody can be told any more."""
         for change in self._next.changes():
-            if change.refuse is not None:
+            if change.refusable:
                 self._refuse_change(change, self.refusal(), self._scheduler.clock.current_time())
                 change.withdrawn = True
 
@@ -493,11 +506,7 @@ class Journal:
         """Have delayed jobs that fell due, given with their old orders, take their places."""
         for old_order, entry in due:
             if self.failure is None:
-                happen = functools.partial(self._place, entry)
-                self.submit(Change([Placed(old_order, entry.order)], happen))
-
-    def _place(self, entry: Entry, now: float) -> None:
-        self._backlog.place(entry)
+                self.submit(Placing(Placed(old_order, entry.order), self._backlog, entry))
 
     def announced(self, spec: HandlerSpec) -> HandlerSpec:
         """Return *spec* for a job that may have killed its process: each start is told first."""
@@ -534,7 +543,7 @@ class Journal:
         return wall_time() + window if window else NEVER
 
 
-async def _all_done(changes: list[Change]) -> None:
+async def _all_done(changes: Collection[Change]) -> None:
     for change in changes:
         if not change.batch.done.is_set():
             await change.batch.done.wait()

@@ -148,7 +148,7 @@ class BatchReport:
     invalid: int
     """Refused: something about the job is unusable, or its type has no handler."""
     rejected: int
-    """Refused: a limit is reached, the dispatcher closed meanwhile, or the store did not keep it."""
+    """Refused: a limit is reached, the dispatcher closed meanwhile, or the store has no room."""
     errors: Mapping[int, Exception]
     """By position in the batch: why that job was refused."""
     receipts: Sequence[Receipt | None]

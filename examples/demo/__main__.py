@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen.say(f"Indexing {len(files):,} files of {options.root}")
 
     keep = options.store or default_store(options.root, options.limit)
+    keep.mkdir(mode=0o700, parents=True, exist_ok=True)
     screen.say(f"What must outlive a crash is kept in {keep}")
 
     def resumed(found: int, left: int) -> None:

@@ -42,11 +42,10 @@ async def build_index(
         root: The library.
         files: Paths in it.
         config: The dispatcher's.
-        keep: A directory for what must outlive a crash: the jobs, and what they found.
+        keep: A directory, made before, for what must outlive a crash: jobs and results.
         observers: The dispatcher's.
         say_resumed: Told what an earlier run that was killed had found, and left to do.
     """
-    keep.mkdir(mode=0o700, parents=True, exist_ok=True)
     packages: dict[str, PackageIndex] = {}
     began = trio.current_time()
     with closing(Results(keep / "results.jsonl")) as results:

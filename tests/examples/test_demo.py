@@ -102,6 +102,7 @@ def test_bad_options_are_answered_with_the_usage(
 
 async def index(library: Path, files: Sequence[str]) -> Mapping[str, object]:
     keep = library.with_name("kept")
+    keep.mkdir()
     run = await build_index(library, files, config=csjd.Config(workers=3, lanes=2), keep=keep)
     shutil.rmtree(keep)
     assert run.metrics.accepted == run.metrics.succeeded + run.metrics.failed

@@ -86,7 +86,7 @@ async def test_duplicates_and_limits_are_exact_while_a_commit_is_under_way(
         trio.open_nursery() as nursery,
     ):
         for job_id in "ab":
-            nursery.start_soon(lambda i=job_id: submit(dispatcher, "sleep", 50, id=i))
+            nursery.start_soon(dispatcher.submit, Job(type="sleep", payload=50, id=job_id))
         await wait_all_tasks_blocked()
         with pytest.raises(csjd.DuplicateJobError) as caught:
             await submit(dispatcher, "sleep", 50, id="a")
@@ -102,7 +102,8 @@ async def test_duplicates_and_limits_are_exact_while_a_commit_is_under_way(
 async def test_submit_cancelled_before_its_commit_begins_did_nothing(
     autojump_clock: MockClock,
 ) -> None:
-    store, log, heard = SlowStore(1), work(), []
+    store, log = SlowStore(1), work()
+    heard: list[csjd.Event] = []
     async with (
         opened(store, log.registry, observers=(heard.append,), max_pending=2) as dispatcher,
         trio.open_nursery() as nursery,
@@ -185,11 +186,9 @@ async def test_failed_store_ends_acknowledgements_and_running_handlers_finish(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = csjd.JobStoreError("disk", "Input/output error")
-    store, log, heard = (
-        SlowStore(faults=itertools.chain([None, None], itertools.repeat(broken))),
-        work(),
-        [],
-    )
+    store = SlowStore(faults=itertools.chain([None, None], itertools.repeat(broken)))
+    log = work()
+    heard: list[csjd.Event] = []
     with pytest.RaisesGroup(csjd.JobStoreClosedError, flatten_subgroups=True) as left:
         async with opened(store, log.registry, workers=1, observers=(heard.append,)) as dispatcher:
             receipt = await submit(dispatcher, "sleep", 5, id="runs")

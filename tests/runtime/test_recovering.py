@@ -1,4 +1,4 @@
-"""Opening a dispatcher on what an earlier one left: order, counts, times, and what nobody can run."""
+"""Opening a dispatcher on what an earlier one left: order, counts, times, jobs nobody can run."""
 
 import random
 from collections.abc import Iterator
@@ -429,22 +429,24 @@ async def test_random_work_with_crashes_loses_nothing_and_keeps_its_order(
     store = SlowStore(rng.choice([0, 0.01, 0.3]))
     story = Story(rng)
     for _ in range(4):
-        async with opened(
-            store,
-            story.registry,
-            workers=rng.randrange(1, 4),
-            stop_grace=rng.choice([0, 1, 5]),
-            duplicate_window=0,
-            session_idle=rng.choice([0, 60]),
-        ) as dispatcher:
-            async with trio.open_nursery() as nursery:
-                for session in "abc"[: rng.randrange(1, 4)]:
-                    nursery.start_soon(story.submit_some, dispatcher, session, rng.randrange(10))
-                await trio.sleep(rng.random() * 3)
-                left = store.crashed()
-                promised = story.snapshot()
-                if rng.random() < 0.5:
-                    nursery.cancel_scope.cancel()
+        async with (
+            opened(
+                store,
+                story.registry,
+                workers=rng.randrange(1, 4),
+                stop_grace=rng.choice([0, 1, 5]),
+                duplicate_window=0,
+                session_idle=rng.choice([0, 60]),
+            ) as dispatcher,
+            trio.open_nursery() as nursery,
+        ):
+            for session in "abc"[: rng.randrange(1, 4)]:
+                nursery.start_soon(story.submit_some, dispatcher, session, rng.randrange(10))
+            await trio.sleep(rng.random() * 3)
+            left = store.crashed()
+            promised = story.snapshot()
+            if rng.random() < 0.5:
+                nursery.cancel_scope.cancel()
         if rng.random() < 0.7:
             store = left
             story.crash(promised)

@@ -50,10 +50,12 @@ class Story:
     async def live(self) -> None:
         self.disk.before = self.look
         store = csjd.FileJobStore("disk", compact_at=3000, files=self.disk)
-        async with opened(store, self.registry, stop_grace=1) as dispatcher:
-            async with trio.open_nursery() as nursery:
-                for session in "ab":
-                    nursery.start_soon(self.submit, dispatcher, session)
+        async with (
+            opened(store, self.registry, stop_grace=1) as dispatcher,
+            trio.open_nursery() as nursery,
+        ):
+            for session in "ab":
+                nursery.start_soon(self.submit, dispatcher, session)
         self.disk.before = None
 
     async def submit(self, dispatcher: csjd.Dispatcher, session: str) -> None:
