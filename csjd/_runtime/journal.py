@@ -139,7 +139,7 @@ class Journal:
 
     def __init__(self, store: JobStore, scheduler: "Scheduler") -> None:
         self.store = store
-        self.path = str(getattr(store, "path", store))
+        self.path = str(getattr(store, "path", type(store).__name__))
         self.failure: BaseException | None = None
         """What the store failed of; it is of no use any more."""
         self.started: set[int] = set()

@@ -47,7 +47,10 @@ class Recovering:
     """Jobs of types without a handler."""
     _letters: dict[str, Accepted] = attrs.field(factory=dict)
     """By job id: what dead letters of types without a handler were made from."""
+    _announced: dict[str, HandlerSpec] = attrs.field(factory=dict)
+    """By type: how jobs are run whose starts the store is told of."""
     _unclean: bool = False
+    """The last owner of the store has not closed it."""
 
     async def recover(self) -> None:
         """
@@ -64,12 +67,12 @@ class Recovering:
         now, wall = self.scheduler.clock.current_time(), wall_time()
         for session in recovery.halted:
             backlog.halt(session, now)
+        for letter in recovery.dead_letters:
+            self._bury(letter, now, wall)
         for number, live in enumerate(recovery.live):
             if number % _SLICE == 0:
                 await trio.lowlevel.checkpoint()
             self._take_in(live, now, wall)
-        for letter in recovery.dead_letters:
-            self._bury(letter, now, wall)
         self._remember(recovery.remembered, now, wall)
         self._tell(recovery)
 
@@ -94,10 +97,19 @@ class Recovering:
             backlog.unready.add(entry)
             self._waiting.setdefault(accepted.type, []).append((entry, live))
             self._tell_parked(job, problem)
-        elif self._unclean:
-            entry.spec = self.journal.announced(spec)
+        else:
+            entry.spec = self._suspecting(spec, live)
         due = math.nan if live.due is None else now + live.due - wall
         backlog.readmit(entry, now, self._heap(live), due)
+
+    def _suspecting(self, spec: HandlerSpec, live: LiveJob) -> HandlerSpec:
+        """Return how a recovered job is run; if it may have killed its process, told first."""
+        if not (self._unclean or live.crashes):
+            return spec
+        announced = self._announced.get(spec.type)
+        if announced is None:
+            announced = self._announced[spec.type] = self.journal.announced(spec)
+        return announced
 
     def _heap(self, live: LiveJob) -> DueTimes | None:
         backlog = self.scheduler.backlog
@@ -112,9 +124,12 @@ class Recovering:
     def _give_up_on(self, entry: Entry, crashes: int, now: float) -> None:
         """Make a dead letter of a job that killed its process too often."""
         error = RecordedError(f"the process died {crashes} times while the job ran")
+        backlog = self.scheduler.backlog
+        replaced = backlog.dead_letters.get(entry.job.id)
         self.journal.note_crashed(entry, error)
-        for dropped in self.scheduler.backlog.readmit_dead(entry, error, now):
-            self.journal.note_discarded(dropped)
+        dropped = backlog.readmit_dead(entry, error, now)
+        for buried in dropped if replaced is None else (replaced, *dropped):
+            self.journal.note_discarded(buried)
 
     def _set_apart(self, accepted: Accepted, now: float, problem: Exception | None) -> None:
         """Keep a job's id and hold its session, since nothing more can be done with it."""
@@ -190,7 +205,7 @@ class Recovering:
                 self._tell_parked(entry.job, problem)
                 continue
             entry.copies = needs_copies(entry.job)
-            entry.spec = self.journal.announced(spec) if self._unclean else spec
+            entry.spec = self._suspecting(spec, live)
             self.scheduler.backlog.make_ready(entry)
         self.scheduler.send_calls()
 

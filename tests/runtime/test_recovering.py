@@ -1,5 +1,6 @@
 """Opening a dispatcher on what an earlier one left: order, counts, times, jobs nobody can run."""
 
+import logging
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,8 @@ from trio.testing import MockClock
 
 import csjd
 from csjd import Job
-from csjd.stores import Started, encode_payload
+from csjd.logs import LogObserver
+from csjd.stores import DeadLettered, DeathReason, Started, encode_payload
 from csjd.testing.stores import accepted
 from tests.runtime.durable import SlowStore, opened, virtual_wall
 from tests.runtime.scene import ONCE, Log, at, balanced, submit, work
@@ -503,3 +505,46 @@ class Story:
         assert self.acknowledged <= self.done | set(live)
         for numbers in self.begun.values():
             assert numbers == sorted(numbers)
+
+
+async def test_logs_tell_of_the_store(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    broken = csjd.JobStoreError("disk", "Input/output error")
+    store = SlowStore(faults=iter([None, broken]))
+    store.recover()
+    store.commit([accepted(1, id="a", type="odd", payload=encode_payload(None))])
+    store.close()
+    with pytest.RaisesGroup(csjd.JobStoreClosedError, flatten_subgroups=True):
+        async with opened(store, work().registry, observers=(LogObserver(),)) as dispatcher:
+            with pytest.raises(csjd.JobStoreError):
+                await submit(dispatcher, "nothing")
+    told = {
+        vars(record)["event"]: (record.levelname, record.getMessage())
+        for record in caplog.records
+        if "event" in vars(record)
+    }
+    assert told["JobStoreOpened"] == ("INFO", "store opened with 1 unfinished job")
+    assert told["JobParked"] == ("WARNING", "odd a: parked: no handler")
+    assert told["JobStoreFailed"][0] == "ERROR"
+
+
+async def test_job_that_dies_of_crashes_replaces_its_older_dead_letter(
+    autojump_clock: MockClock,
+) -> None:
+    store = SlowStore()
+    store.recover()
+    store.commit([accepted(1, id="a", type="nothing", payload=encode_payload(None))])
+    store.commit([DeadLettered(1, 1, DeathReason.FAILED, "older", 0.0)])
+    store.commit([accepted(2, id="a", type="nothing", payload=encode_payload(None))])
+    for _ in range(3):
+        store.commit([Started(2)])
+        store.crash()
+        store.recover()
+    store.close()
+    for _ in range(2):
+        async with opened(store, work().registry, max_crashes=3) as dispatcher:
+            [letter] = await dispatcher.dead_letters()
+            assert "died 3 times" in str(letter.error)
+            assert balanced(dispatcher.metrics())
