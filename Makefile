@@ -18,7 +18,7 @@ lint: $(VENV)/.ready-test
 
 types: $(VENV)/.ready-test
 	$(BIN)/mypy
-	$(BIN)/pyright --verifytypes csjd --ignoreexternal
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes csjd --ignoreexternal
 
 tests: $(VENV)/.ready-test
 	$(PYTEST)

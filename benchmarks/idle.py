@@ -41,7 +41,7 @@ async def _count_steps(workers: int, sessions: int, jobs: int) -> int:
         trio.lowlevel.add_instrument(counter)
         await trio.sleep(SECONDS)
         trio.lowlevel.remove_instrument(counter)
-        return counter.steps
+    return counter.steps
 
 
 def run(rounds: int, scale: float = 1.0) -> list[Row]:

@@ -55,7 +55,8 @@ async def _csjd(jobs: list[csjd.Job]) -> list[float]:
         csjd.open_dispatcher(nursery, csjd.Config(workers=WORKERS), registry=registry) as pool,
     ):
         await trio.sleep(PAUSE)
-        return await starts.time(pool.submit, jobs)
+        latencies = await starts.time(pool.submit, jobs)
+    return latencies
 
 
 async def _bare(jobs: list[csjd.Job]) -> list[float]:
@@ -70,7 +71,8 @@ async def _bare(jobs: list[csjd.Job]) -> list[float]:
         for _ in range(WORKERS):
             nursery.start_soon(work)
         await trio.sleep(PAUSE)
-        return await starts.time(send.send, jobs)
+        latencies = await starts.time(send.send, jobs)
+    return latencies
 
 
 def run(rounds: int, scale: float = 1.0) -> list[Row]:

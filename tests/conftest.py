@@ -8,6 +8,12 @@ import pytest
 from csjd.testing import assert_no_leaks
 
 
+def pytest_collection_finish() -> None:
+    """Keep the thousands of objects that importing made out of every collection below."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _nothing_of_csjd_is_left() -> Iterator[None]:
     """

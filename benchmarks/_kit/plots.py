@@ -74,13 +74,17 @@ def ratio_plot(title: str, rows: Sequence[Row]) -> str | None:
     bottom = TOP + LINE * len(shown)
     height = bottom + 30
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-        f'width="{WIDTH}" height="{height}" role="img">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+            f'width="{WIDTH}" height="{height}" role="img">'
+        ),
         f"<title>{escape(title)}</title><style>{STYLE}</style>",
         f'<rect class="ground" width="{WIDTH}" height="{height}" rx="8"/>',
         f'<text class="title" x="18" y="28">{escape(title)}</text>',
-        '<text class="faint small" x="18" y="47">Ratio of each round: bar, quartiles; '
-        "line, all rounds; notch, median; triangle, target. Logarithmic.</text>",
+        (
+            '<text class="faint small" x="18" y="47">Ratio of each round: bar, quartiles; '
+            "line, all rounds; notch, median; triangle, target. Logarithmic.</text>"
+        ),
         *(_tick(scale.x(tick), tick, bottom) for tick in scale.ticks()),
         *(_line(row, scale, TOP + LINE * (number + 0.5)) for number, row in enumerate(shown)),
         "</svg>",
@@ -114,7 +118,7 @@ def _line(row: Row, scale: Scale, y: float) -> str:
         'stroke-width="2"/>'
         f"{target}"
         f'<text class="figure" x="{WIDTH - 18}" y="{y + 4}" text-anchor="end">'
-        f"{row['ratio']:.2f}×</text>"
+        f"{row['ratio']:.2f}\u00d7</text>"
     )
 
 

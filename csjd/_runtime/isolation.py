@@ -108,5 +108,5 @@ def has_changed(baseline: Context) -> bool:
     """Whether a context variable of the running task differs from *baseline*."""
     try:
         return copy_context() != baseline
-    except BaseException:  # a value whose comparison raises: we cannot know, so it has
+    except Exception:  # a value whose comparison raises: we cannot know, so it has
         return True

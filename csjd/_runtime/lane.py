@@ -87,7 +87,7 @@ class LaneTask:
         """Run attempts until the worker goes away or this task has to be replaced."""
         # A nursery of its own, so that a handler's leak ends this lane and nothing else.
         try:
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as nursery:  # noqa: ASYNC112  there for its errors
                 nursery.start_soon(self._run, name=trio.lowlevel.current_task().name)
         except* RuntimeError:
             if not self.leaked:
@@ -142,7 +142,7 @@ class LaneTask:
                         result = await self._call_with_attempt(entry, job)
                     else:
                         result = await spec.function(job)
-                except BaseException as raised:
+                except BaseException as raised:  # noqa: ASYNC103  see `_raised`
                     error = raised
                 if cancel_status(task) is not status:
                     error = await self._close_leaks(error)

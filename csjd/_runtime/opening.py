@@ -60,12 +60,12 @@ async def open_dispatcher(
                 if scheduler.state is not DispatcherState.STOPPED:
                     await stopping.stop(None)
             finally:
-                await _close(scheduler, stopping)
+                await _close(scheduler, stopping)  # noqa: ASYNC102  shielded there
     except BaseException as error:
         # The nursery dies of the crash as well, so what comes out of a body inside it is
         # the nursery's Cancelled. What is no Exception, like Ctrl-C, needs no second voice.
         if isinstance(scheduler.crash, Exception) and error is not scheduler.crash:
-            raise DispatcherCrashedError from scheduler.crash
+            raise DispatcherCrashedError from scheduler.crash  # noqa: ASYNC104
         raise
     if scheduler.crash is not None:
         await trio.lowlevel.checkpoint_if_cancelled()  # the nursery was cancelled, and so are we

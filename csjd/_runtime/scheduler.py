@@ -103,7 +103,7 @@ class Scheduler:
 
     # --- the task ----------------------------------------------------------------------
 
-    async def run(
+    async def run(  # noqa: ASYNC114  started by `open_dispatcher` alone
         self,
         guard: trio.CancelScope,
         *,
@@ -128,7 +128,7 @@ class Scheduler:
         except BaseException as error:
             self.crash = _sole(error)
             guard.cancel("the dispatcher's task died")
-            raise self.crash from None
+            raise self.crash from None  # noqa: ASYNC104  the same, or its only part
         finally:
             self.advance(DispatcherStep.CLOSE)
             if self.journal is not None:

@@ -48,7 +48,7 @@ class Drain:
         self._news = trio.Event()
 
     def note(self, entry: Entry, now: float) -> None:
-        """Note a job that ended. No reason to look: lanes say when they rest, requests when done."""
+        """Note a job that ended; whether the drain is over, lanes say when they rest."""
         self.finished.append(entry.job.id)
 
 

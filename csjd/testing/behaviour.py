@@ -36,7 +36,7 @@ class Rude(BaseException):
 class Misbehaviour:
     """What the handlers of one simulation do."""
 
-    types = ("plain", "thread", "halting", "final")
+    types: tuple[str, ...] = ("plain", "thread", "halting", "final")
 
     def __init__(self, seed: int, checker: Checker, rate: float) -> None:
         self.seed = seed

@@ -88,6 +88,11 @@ class _Core:
 class CoreMachine(RuleBasedStateMachine):
     """Drives a backlog and the model with the same steps."""
 
+    config: Config
+    now: float
+    core: "_Core"
+    model: Model
+
     @initialize(
         workers=st.integers(1, 3),
         lanes=st.integers(1, 2),

@@ -158,6 +158,13 @@ class Shadow:
 class DispatcherMachine(RuleBasedStateMachine):
     """Drives a dispatcher, and has the model follow its events."""
 
+    guest: TrioGuest
+    model: Model
+    shadow: "Shadow"
+    over: trio.Event
+    obedient: bool
+    dispatcher: Dispatcher
+
     @initialize(
         workers=st.integers(1, 3),
         lanes=st.integers(1, 2),

@@ -58,8 +58,8 @@ def first_catch() -> str | None:
                 test()
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:
-                return f"{name}: {_first(error)!r}"[:300]
+            except BaseException as error:  # noqa: ASYNC103  whatever it is
+                return f"{name}: {_first(error)!r}"[:300]  # noqa: ASYNC104
     finally:
         logging.getLogger("csjd").setLevel(logging.NOTSET)
     return None
