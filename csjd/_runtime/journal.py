@@ -180,16 +180,21 @@ class Journal:
             return
         with trio.CancelScope(shield=True):
             self._withdraw_all()
-            while self._next.items and self.failure is None:
-                if not await self._write():
-                    break  # a full disk: what has ended may run once more
-            self._open = False
-            self._next.done.set()
             try:
-                await self._call(self.store.close)
-            except JobStoreError as error:
-                if self.failure is None:
-                    self._note_failure(error)
+                while self._next.items and self.failure is None:
+                    if not await self._write():
+                        break  # a full disk: what has ended may run once more
+            finally:
+                self._open = False
+                self._next.done.set()
+                await self._close_store()  # noqa: ASYNC102  shielded above
+
+    async def _close_store(self) -> None:
+        try:
+            await self._call(self.store.close)
+        except JobStoreError as error:
+            if self.failure is None:
+                self._note_failure(error)
 
     async def _call(self, method: Callable[..., Any], *args: Any) -> Any:
         # Shielded from the start: a batch that was taken must be written.
@@ -393,13 +398,14 @@ class Journal:
         """
         try:
             await _all_done(changes)
-        except trio.Cancelled:  # noqa: ASYNC104  held back: what was written did happen
+        except trio.Cancelled:
             withdrawn = [change for change in changes if self._withdraw(change)]
             if withdrawn:
                 raise
             with trio.move_on_after(self._scheduler.config.commit_grace, shield=True):
                 await _all_done(changes)
-                return  # as if it had come too late; the next checkpoint raises
+                # As if the cancellation had come too late; the next checkpoint raises it.
+                return  # noqa: ASYNC104
             raise
 
     def _withdraw(self, change: Change) -> bool:

@@ -263,5 +263,5 @@ def _unknown(type: str) -> HandlerSpec:
     )
 
 
-async def _never_called(job: Job) -> None:
+async def _never_called(job: Job) -> None:  # noqa: ASYNC124  a handler
     raise AssertionError(f"job {job.id!r} has no handler")

@@ -131,10 +131,13 @@ class Scheduler:
             raise self.crash from None  # noqa: ASYNC104  the same, or its only part
         finally:
             self.advance(DispatcherStep.CLOSE)
-            if self.journal is not None:
-                await self.journal.close()  # shielded: what has ended must be written
-            self.on_closed()
-            self.ended_event.set()
+            try:
+                if self.journal is not None:
+                    # It shields itself: what has ended must be written, however long it takes.
+                    await self.journal.close()  # noqa: ASYNC102
+            finally:
+                self.on_closed()
+                self.ended_event.set()
 
     def close(self) -> None:
         """End the task; whatever still runs is cancelled."""

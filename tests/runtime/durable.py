@@ -76,5 +76,5 @@ async def opened(
             observers=observers,
         ) as dispatcher,
     ):
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(PATIENCE):  # noqa: ASYNC100
             yield dispatcher

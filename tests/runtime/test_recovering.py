@@ -97,12 +97,12 @@ async def test_attempts_backoff_and_delays_go_on_where_they_were(
 
     def flaky(log: Log) -> csjd.Registry:
         @log.handler("flaky", retry=retry)
-        async def flaky(job: Job, attempt: csjd.Attempt) -> None:
+        async def flaky(job: Job, attempt: csjd.Attempt) -> None:  # noqa: ASYNC124  a handler
             numbers.append(attempt.number)
             raise OSError("no luck")
 
         @log.handler("dozer")
-        async def dozer(job: Job, attempt: csjd.Attempt) -> None:
+        async def dozer(job: Job, attempt: csjd.Attempt) -> None:  # noqa: ASYNC124  a handler
             if trio.current_time() < 50:
                 raise csjd.Snooze(60)
 
@@ -167,7 +167,7 @@ async def test_dead_letters_and_halts_survive(autojump_clock: MockClock) -> None
 
     def strict(log: Log) -> csjd.Registry:
         @log.handler("strict", retry=ONCE, on_failure="halt")
-        async def strict(job: Job, attempt: csjd.Attempt) -> None:
+        async def strict(job: Job, attempt: csjd.Attempt) -> None:  # noqa: ASYNC124  a handler
             if job.payload:
                 raise ValueError(job.payload)
 
@@ -216,7 +216,7 @@ async def test_requeued_discarded_and_resumed_are_durable(autojump_clock: MockCl
             await dispatcher.requeue("3")
 
 
-async def bad(job: Job) -> None:
+async def bad(job: Job) -> None:  # noqa: ASYNC124  a handler
     raise ValueError
 
 
@@ -299,7 +299,7 @@ async def test_typed_payloads_are_rebuilt(autojump_clock: MockClock) -> None:
     store = SlowStore()
     seen: list[Any] = []
 
-    async def take(job: Job) -> None:
+    async def take(job: Job) -> None:  # noqa: ASYNC124  a handler
         seen.append(job.payload)
 
     async with opened(store) as dispatcher:
@@ -316,7 +316,7 @@ async def test_payload_its_handler_cannot_take_parks_the_job_and_says_so(
 ) -> None:
     store = SlowStore()
 
-    async def take(job: Job) -> Any:
+    async def take(job: Job) -> Any:  # noqa: ASYNC124  a handler
         return job.payload
 
     async with opened(store) as dispatcher:

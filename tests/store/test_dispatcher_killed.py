@@ -46,7 +46,7 @@ async def work_off(path: Path) -> int:
     registry = csjd.Registry()
 
     @registry.handler("note")
-    async def note(job: csjd.Job) -> None:
+    async def note(job: csjd.Job) -> None:  # noqa: ASYNC124  a handler
         with path.with_name("done").open("a") as done:
             done.write(f"{job.session} {job.payload}\n")
 
@@ -56,7 +56,7 @@ async def work_off(path: Path) -> int:
             nursery, registry=registry, store=csjd.FileJobStore(path)
         ) as dispatcher,
     ):
-        while dispatcher.metrics().scheduled:  # backoff of before: a few milliseconds
+        while dispatcher.metrics().scheduled:  # backoff of before: a few milliseconds  # noqa: ASYNC110
             await trio.lowlevel.checkpoint()
         recovered = dispatcher.metrics().recovered
     return recovered
