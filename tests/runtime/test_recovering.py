@@ -526,7 +526,7 @@ async def test_logs_tell_of_the_store(
         if "event" in vars(record)
     }
     assert told["JobStoreOpened"] == ("INFO", "store opened with 1 unfinished job")
-    assert told["JobParked"] == ("WARNING", "odd a: parked: no handler")
+    assert told["JobParked"] == ("WARNING", "odd job a: parked: no handler")
     assert told["JobStoreFailed"][0] == "ERROR"
 
 
