@@ -3,7 +3,8 @@ What durability costs: a job of about 90 bytes kept before it counts, and its en
 
 Each engine takes jobs and ends them. `append by hand` is the limit on this disk: lines
 appended to a file, one fdatasync a batch, nothing to recover them with. `sqlite by hand`
-is the best that stock SQLite does as safely (WAL, synchronous=FULL). huey, litequeue and
+is the best that stock SQLite does as safely (WAL, synchronous=FULL). `csjd dispatcher` is
+the whole way: submit, commit, handler, end on the disk. huey, litequeue and
 persist-queue are what people would pick; they have no batches. All run in turn in each
 round, on one disk, because disks change their mind from minute to minute.
 """
@@ -14,18 +15,18 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks._kit.rows import Row
+import trio
+
+import csjd
+from benchmarks._kit.rows import Target
 from csjd import FileJobStore
 from csjd.stores import Accepted, Ended
-
-TITLE: Final = "Durable jobs, taken and ended, against appending to a file by hand"
 
 PAYLOAD: Final = b"x" * 60
 CREATED: Final = datetime(2024, 1, 1, tzinfo=UTC)
@@ -155,64 +156,205 @@ def persist_queue(path: Path) -> Iterator[Work]:
         queue.close()
 
 
-ENGINES: Final = {
+class EndToEnd:
+    """`csjd dispatcher`: `submit_batch` with a store, handlers that do nothing, ends recorded."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def rate(self, jobs: int, batch: int) -> float:
+        """Return jobs a second, from the first submit to the last end on the disk."""
+        return trio.run(self._rate, jobs, batch)
+
+    async def _rate(self, jobs: int, batch: int) -> float:
+        async with opened(self._path) as dispatcher:
+            await dispatcher.submit_batch(_jobs(batch))
+            began = time.perf_counter()
+            for _ in range(jobs // batch):
+                await dispatcher.submit_batch(_jobs(batch))
+            await dispatcher.stop()
+            return jobs / (time.perf_counter() - began)
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[csjd.Dispatcher]:
+    """Open a dispatcher whose handler does nothing, with a store in *path*."""
+    registry = csjd.Registry()
+
+    @registry.handler("email")
+    async def email(job: csjd.Job) -> None:
+        pass
+
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(
+            nursery, registry=registry, store=FileJobStore(path / "store")
+        ) as dispatcher,
+    ):
+        yield dispatcher
+
+
+def _jobs(count: int) -> list[csjd.Job]:
+    return [csjd.Job(type="email", payload=PAYLOAD) for _ in range(count)]
+
+
+async def acknowledged_rate(path: Path, submitters: int, each: int) -> float:
+    """Return how many jobs a second *submitters* tasks get acknowledged, one at a time each."""
+    async with opened(path) as dispatcher:
+
+        async def submit() -> None:
+            for _ in range(each):
+                await dispatcher.submit(csjd.Job(type="email", payload=PAYLOAD))
+
+        await dispatcher.submit_batch(_jobs(1))
+        began = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for _ in range(submitters):
+                nursery.start_soon(submit)
+        return submitters * each / (time.perf_counter() - began)
+
+
+async def submit_latency(path: Path, jobs: int) -> tuple[float, float]:
+    """Return the median seconds of one `submit` alone, and of an fdatasync in a thread."""
+    submits, syncs = [], []
+    fd = os.open(path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def append() -> None:
+        os.write(fd, b"+job-%08d email %b\n" % (0, PAYLOAD))
+        os.fdatasync(fd)
+
+    async with opened(path) as dispatcher:
+        for _ in range(jobs):
+            began = time.perf_counter()
+            await dispatcher.submit(csjd.Job(type="email", payload=PAYLOAD))
+            between = time.perf_counter()
+            await trio.sleep(0.01)  # the end of it has its own commit meanwhile
+            again = time.perf_counter()
+            await trio.to_thread.run_sync(append)
+            submits.append(between - began)
+            syncs.append(time.perf_counter() - again)
+    os.close(fd)
+    return statistics.median(submits), statistics.median(syncs)
+
+
+DISPATCHER: Final = "csjd dispatcher"
+ENGINES: Final[dict[str, Callable[[Path], Any]]] = {
     "append by hand": append_by_hand,
     "csjd FileJobStore": csjd_store,
+    DISPATCHER: EndToEnd,
     "sqlite by hand": sqlite_by_hand,
     "huey SqliteStorage": huey_sqlite,
     "litequeue": litequeue_queue,
     "persist-queue": persist_queue,
 }
-PEERS: Final = {
-    "huey SqliteStorage": "huey",
-    "litequeue": "litequeue",
-    "persist-queue": "persistqueue",
-}
-"""What each engine that somebody may lack imports."""
-_BATCHED: Final = ("append by hand", "csjd FileJobStore", "sqlite by hand")
+_BATCHED: Final = ("append by hand", "csjd FileJobStore", DISPATCHER, "sqlite by hand")
 _JOBS: Final = {64: 64 * 40, 1: 150}
+_PEERS: Final = ("huey SqliteStorage", "litequeue", "persist-queue")
 
 
-def run(rounds: int = 5) -> list[Row]:
+def run(rounds: int = 5) -> list[dict[str, Any]]:
     """
-    Return a row for each engine and batch size: jobs taken and ended a second.
+    Return a row for each engine and batch size, and for submits one at a time.
 
-    `ratio` is to `append by hand` in the same batch size, median of the rounds' ratios.
+    Those with a batch size say how many jobs were taken and ended a second; `ratio` is to
+    `append by hand` in the same batch size, median of the rounds' ratios.
     """
-    missing = [name for name, module in PEERS.items() if not find_spec(module)]
     rates: dict[tuple[str, int], list[float]] = {}
+    many: list[float] = []
+    alone: list[tuple[float, float]] = []
     for _ in range(rounds):
         for batch, jobs in _JOBS.items():
             for name in ENGINES:
-                if name in missing:
-                    continue
                 # What has no batches does the same number of jobs one by one, once.
-                if batch in (1, 64) and (name in _BATCHED or batch == 1):
+                if name in _BATCHED or batch == 1:
                     rates.setdefault((name, batch), []).append(_rate(name, jobs, batch))
+        with _directory() as path:
+            many.append(trio.run(acknowledged_rate, path, 512, 20))
+        with _directory() as path:
+            alone.append(trio.run(submit_latency, path, 50))
     return [
         *(_row(name, batch, rates) for name, batch in rates),
-        *({"case": f"{name}: skipped, {PEERS[name]} is not installed"} for name in missing),
+        *_verdicts(rates),
+        *_single_rows(many, alone),
     ]
 
 
 def _rate(name: str, jobs: int, batch: int) -> float:
-    path = Path(tempfile.mkdtemp(prefix="csjd-bench-", dir=os.environ.get("CSJD_BENCH_DIR")))
-    try:
-        with ENGINES[name](path) as work:
+    with _directory() as path:
+        engine = ENGINES[name](path)
+        if isinstance(engine, EndToEnd):
+            return engine.rate(jobs, batch)
+        with engine as work:
             work(batch, batch)  # the first use of anything is slow
             began = time.perf_counter()
             work(jobs, batch)
             return jobs / (time.perf_counter() - began)
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="csjd-bench-", dir=os.environ.get("CSJD_BENCH_DIR")))
+    try:
+        yield path
     finally:
         shutil.rmtree(path)
 
 
-def _row(name: str, batch: int, rates: dict[tuple[str, int], list[float]]) -> Row:
+def _row(name: str, batch: int, rates: dict[tuple[str, int], list[float]]) -> dict[str, Any]:
     mine, limit = rates[name, batch], rates["append by hand", batch]
     return {
-        "case": f"{name}, batches of {batch}" if batch > 1 else f"{name}, one by one",
-        "jobs_per_second": round(statistics.median(mine)),
+        "case": f"{name}, batches of {batch}",
+        "figure": round(statistics.median(mine)),
+        "unit": "jobs/s",
         "lowest": round(min(mine)),
         "highest": round(max(mine)),
         "ratio": round(statistics.median(a / b for a, b in zip(mine, limit, strict=True)), 3),
     }
+
+
+def _verdicts(rates: dict[tuple[str, int], list[float]]) -> Iterator[dict[str, Any]]:
+    """Yield how the dispatcher, in batches, compares with what people would use."""
+    mine = rates[DISPATCHER, 64]
+    best = [max(rates[peer, 1][n] for peer in _PEERS) for n in range(len(mine))]
+    for case, others, least in (
+        ("csjd dispatcher / append by hand", rates["append by hand", 64], 0.5),
+        ("csjd dispatcher / sqlite by hand", rates["sqlite by hand", 64], 1.0),
+        ("csjd dispatcher / best of the three peers", best, 15.0),
+    ):
+        ratios = [a / b for a, b in zip(mine, others, strict=True)]
+        ratio = statistics.median(ratios)
+        yield {
+            "case": case,
+            "lowest": round(min(ratios), 2),
+            "highest": round(max(ratios), 2),
+            "ratio": round(ratio, 2),
+            **Target(least=least).columns(ratio),
+        }
+
+
+def _single_rows(many: list[float], alone: list[tuple[float, float]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of submits one at a time, by many tasks and by one."""
+    rate = statistics.median(many)
+    yield {
+        "case": "512 tasks submit, acknowledged",
+        "figure": round(rate),
+        "unit": "jobs/s",
+        "lowest": round(min(many)),
+        "highest": round(max(many)),
+        **Target(least=20_000).columns(rate),
+    }
+    ratios = [submit / sync for submit, sync in alone]
+    yield {
+        "case": "one task submits / an fdatasync in a thread",
+        "figure": round(1e6 * statistics.median(submit for submit, _ in alone)),
+        "unit": "us",
+        "lowest": round(min(ratios), 2),
+        "highest": round(max(ratios), 2),
+        "ratio": round(statistics.median(ratios), 2),
+        **Target(most=2.0).columns(statistics.median(ratios)),
+    }
+
+
+if __name__ == "__main__":
+    for row in run():
+        print(row)

@@ -66,7 +66,9 @@ def _level(event: csjd.Event) -> int:
             return _LOSS
         case csjd.HandlerStuck() | csjd.SessionHalted() | csjd.DeadLetterDropped():
             return _LOSS
-        case csjd.JobRetried() | csjd.HandlerDetached():
+        case csjd.JobStoreFailed():
+            return _LOSS
+        case csjd.JobRetried() | csjd.HandlerDetached() | csjd.JobParked():
             return _TROUBLE
         case _:
             return _NEWS
@@ -86,6 +88,8 @@ def _component(event: csjd.Event) -> str:
             return "worker"
         case csjd.JobEvent() | csjd.SessionHalted() | csjd.DeadLetterDropped():
             return "scheduler"
+        case csjd.JobStoreOpened() | csjd.JobStoreFailed():
+            return "store"
         case _:
             return "dispatcher"
 
@@ -99,6 +103,12 @@ def _phrase(event: csjd.Event) -> str:
             return f"attempt {attempt} failed, next one in {delay:.3g} s: {_describe(error)}"
         case csjd.JobRefused(error=error):
             return f"refused: {_describe(error)}"
+        case csjd.JobStoreOpened(recovered=recovered):
+            return f"store opened with {_count(recovered, 'unfinished job')}"
+        case csjd.JobStoreFailed(error=error):
+            return f"store failed, nothing is acknowledged any more: {_describe(error)}"
+        case csjd.JobParked(reason=reason):
+            return f"parked: {reason}"
         case csjd.DispatcherStopped(report=report):
             return f"stopped with {_count(len(report.unfinished), 'unfinished job')}"
         case _:
@@ -126,13 +136,26 @@ def _facts(event: csjd.Event) -> dict[str, Any]:
                 facts["error"] = _describe(outcome.error)
             elif outcome.late:
                 facts["late"] = True
-        case csjd.JobRetried(error=error) | csjd.JobRefused(error=error):
+        case (
+            csjd.JobRetried(error=error)
+            | csjd.JobRefused(error=error)
+            | csjd.JobStoreFailed(error=error)
+        ):
             facts["error"] = _describe(error)
         case csjd.JobProgressed(value=value):
             facts["progress"] = value
         case csjd.HandlerDetached(handler=handler) | csjd.HandlerStuck(handler=handler):
             facts.update(
                 worker=handler.worker, duration=handler.running_for, stack=list(handler.stack)
+            )
+        case csjd.JobStoreOpened():
+            facts.update(
+                recovered=event.recovered,
+                unready=event.unready,
+                dead_letters=event.dead_letters,
+                quarantined=event.quarantined,
+                clean=event.clean,
+                notices=list(event.notices),
             )
         case csjd.DispatcherStopped(report=report):
             facts.update(

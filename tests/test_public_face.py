@@ -23,6 +23,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "config": None,
         "*": None,
         "registry": None,
+        "store": None,
         "observers": (),
     },
     "Dispatcher.register": {

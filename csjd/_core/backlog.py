@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from csjd._core.calls import Switchboard
-from csjd._core.duplicates import KnownIds
+from csjd._core.duplicates import RESERVED, KnownIds
 from csjd._core.entry import Entry
 from csjd._core.lanes import Lane, Worker
 from csjd._core.ledger import Ledger
@@ -39,9 +39,23 @@ _SUCCEED = LIFECYCLE[JobStep.SUCCEED]
 _FAIL = LIFECYCLE[JobStep.FAIL]
 _CANCEL = LIFECYCLE[JobStep.CANCEL]
 _DETACH = LIFECYCLE[JobStep.DETACH]
+_PARK = LIFECYCLE[JobStep.PARK]
 
 OLDEST_EVERY = 16
 """One pick in so many takes the oldest job, whatever its priority, so that none starves."""
+
+
+@attrs.frozen
+class Buried:
+    """A dead letter, and what it takes to accept its job anew."""
+
+    letter: DeadLetter
+    spec: HandlerSpec | None
+    """How it is run; None if nobody has said so since it came out of a store."""
+    copies: bool
+    """Whether attempts need copies."""
+    order: int
+    """What a store knows it by."""
 
 
 @attrs.define(eq=False)
@@ -71,10 +85,17 @@ class Backlog:
     """By paused type: ready jobs whose turn had come, in that order."""
     held_sessions: set[Session] = attrs.field(factory=set)
     """Those paused or halted."""
-    dead_letters: OrderedDict[str, tuple[HandlerSpec, bool, DeadLetter]] = attrs.field(
-        factory=OrderedDict
-    )
-    """By job id, oldest first: how it is run, whether attempts need copies, and the letter."""
+    dead_letters: OrderedDict[str, Buried] = attrs.field(factory=OrderedDict)
+    """By job id, oldest first."""
+    unready: set[Entry] = attrs.field(factory=set)
+    """Jobs out of a store that nobody can run: no handler, or a payload it cannot take."""
+    placing: list[tuple[int, Entry]] | None = None
+    """
+    With a store: delayed jobs that fell due, each with the order it had. They get their
+    place from `place`, when the store knows of it. None: they get it at once.
+    """
+    reserved: int = 0
+    """Jobs that have an id and room, and are not accepted yet."""
     leaving: dict[int, Worker] = attrs.field(factory=dict)
     """Workers that were removed and still run something, by id."""
     _order: int = 0
@@ -123,7 +144,7 @@ class Backlog:
         """
         known = self.ids.known
         if job.id in known and self.ids.refuses(job.id, now):
-            raise DuplicateJobError(job.id, live=self.ids.find(job.id) is not None)
+            raise DuplicateJobError(job.id, live=self.ids.lives(job.id))
         if self._limited and (full := self.lacks_room(job, now)) is not None:
             raise full
         self._order = order = self._order + 1
@@ -188,10 +209,118 @@ class Backlog:
                 self.calls.call_any()
         return entries
 
+    def reserve(
+        self, job: Job, spec: HandlerSpec, now: float, due: float = 0.0, copies: bool = False
+    ) -> Entry:
+        """
+        Keep id, room and order for a job that a store is about to be told of.
+
+        What `admit` does, in two steps: whatever could refuse it happens here, and
+        `admit_reserved` or `give_back` must follow. Arguments and errors as for `admit`.
+        """
+        if job.id in self.ids.known and self.ids.refuses(job.id, now):
+            raise DuplicateJobError(job.id, live=self.ids.lives(job.id))
+        if self._limited and (full := self.lacks_room(job, now)) is not None:
+            raise full
+        self._order = order = self._order + 1
+        self.ids.known[job.id] = RESERVED
+        self.reserved += 1
+        entry = Entry(job, spec, order, now, copies, due=due if due > now else 0.0)
+        if job.session is not None:
+            entry.session = self.sessions.enter(job.session, now)
+        return entry
+
+    def admit_reserved(self, entry: Entry, now: float) -> None:
+        """Take in a job for which everything was reserved."""
+        self.reserved -= 1
+        self.ids.known[entry.job.id] = entry
+        self.ledger.accepted += 1
+        entry.since = now
+        if entry.due:  # even if it is over by now: the store knows a delayed job, without place
+            entry.state = _POSTPONE[entry.state]
+            self.delays.add(entry, entry.due)
+        else:
+            self._line_up(entry)
+
+    def give_back(self, entry: Entry, now: float) -> None:
+        """Undo a reservation: the job was not accepted."""
+        self.reserved -= 1
+        del self.ids.known[entry.job.id]
+        session, entry.session = entry.session, None
+        if session is not None:
+            session.pending -= 1
+            if not session.pending:
+                self.sessions.became_idle(session, now)
+
+    @property
+    def next_order(self) -> int:
+        """The order that the next job will get."""
+        return self._order + 1
+
+    # --- coming out of a store ---------------------------------------------------------
+
+    def continue_from(self, next_order: int) -> None:
+        """Give out orders from *next_order* on."""
+        self._order = next_order - 1
+
+    def readmit(self, entry: Entry, now: float, heap: DueTimes | None, due: float) -> None:
+        """
+        Take in a job of an earlier run, behind all that were taken in before.
+
+        Args:
+            entry: The job, with its old order and attempts.
+            now: The time.
+            heap: Which of the heaps it waits in, None if it is not due later.
+            due: When it falls due.
+        """
+        self.ids.known[entry.job.id] = entry
+        self.ledger.accepted += 1
+        self.ledger.recovered += 1
+        if entry.job.session is not None:
+            entry.session = self.sessions.enter(entry.job.session, now)
+        if heap is None:
+            self._line_up(entry)
+        elif heap is self.delays or entry.session is None or entry.session.append(entry):
+            entry.state = _POSTPONE[entry.state]
+            heap.add(entry, due)
+        else:
+            entry.state = _QUEUE[entry.state]
+
+    def readmit_dead(self, entry: Entry, error: BaseException, now: float) -> list[Buried]:
+        """Book a job of an earlier run as failed, since it must not run again; as `fail`."""
+        self.ledger.accepted += 1
+        self.ledger.recovered += 1
+        self.ledger.failed += 1
+        if self.ids.window:
+            self.ids.known[entry.job.id] = now + self.ids.window
+            self.ids.ended.append(entry.job.id)
+        if entry.job.session is not None and entry.spec.on_failure is OnFailure.HALT:
+            self.halt(entry.job.session, now)
+        return self._bury(entry, error, False, now)
+
+    def make_ready(self, entry: Entry) -> None:
+        """Let a job be run for which there is a handler now."""
+        self.unready.discard(entry)
+        if entry.state is JobState.PARKED:
+            entry.state = _PLACE[entry.state]
+            self._offer(entry)
+
+    def halt(self, name: str, now: float) -> None:
+        """Let no job of the session start until `resume_session`."""
+        session = self.sessions.open(name, now)
+        session.halted = True
+        self.held_sessions.add(session)
+
+    def parked(self) -> int:
+        """Return how many jobs would be ready if somebody could run them."""
+        return sum(entry.state is JobState.PARKED for entry in self.unready)
+
+    # --- limits ------------------------------------------------------------------------
+
     def lacks_room(self, job: Job, now: float) -> QueueFullError | None:
         """Return the limit that keeps *job* out, None if there is room for it."""
         config = self.config
-        if config.max_pending is not None and self.ledger.live >= config.max_pending:
+        if config.max_pending is not None and self.pending >= config.max_pending:
             return QueueFullError("max_pending", config.max_pending)
         if job.session is None:
             return None
@@ -205,6 +334,11 @@ class Backlog:
             return QueueFullError("max_sessions", limit, job.session)
         return None
 
+    @property
+    def pending(self) -> int:
+        """Live jobs, and those about to be."""
+        return self.ledger.live + self.reserved
+
     def _line_up(self, entry: Entry) -> None:
         """Give a READY entry its place: at the end of its session, or of the shared queue."""
         session = entry.session
@@ -215,6 +349,9 @@ class Backlog:
 
     def _offer(self, entry: Entry) -> None:
         """Let a READY entry, head of its session if it has one, be taken."""
+        if self.unready and entry in self.unready:
+            entry.state = _PARK[entry.state]
+            return
         session = entry.session
         if session is None:
             self.shared.push(entry)
@@ -339,7 +476,7 @@ class Backlog:
 
     def fail(
         self, entry: Entry, worker: Worker, error: BaseException, timed_out: bool, now: float
-    ) -> list[DeadLetter]:
+    ) -> list[Buried]:
         """Book a failure for good; return the dead letters that had to make room for it."""
         entry.state = _FAIL[entry.state]
         entry.result = error
@@ -362,6 +499,7 @@ class Backlog:
             entry.holder.discard(entry)
         elif (aside := self.set_aside.get(entry.job.type)) is not None:
             aside.pop(entry, None)
+        self.unready.discard(entry)
         entry.state = _CANCEL[entry.state]
         entry.result = error
         self.ledger.cancelled += 1
@@ -398,16 +536,21 @@ class Backlog:
 
     def _bury(
         self, entry: Entry, error: BaseException, timed_out: bool, now: float
-    ) -> list[DeadLetter]:
+    ) -> list[Buried]:
         letter = DeadLetter(
             job=entry.job, attempts=entry.attempts, error=error, timed_out=timed_out, failed=now
         )
+        return self.bury(Buried(letter, entry.spec, entry.copies, entry.order))
+
+    def bury(self, buried: Buried) -> list[Buried]:
+        """Keep a dead letter; return those that had to make room for it."""
         # An id that failed before takes the newest place.
-        self.dead_letters.pop(entry.job.id, None)
-        self.dead_letters[entry.job.id] = (entry.spec, entry.copies, letter)
+        job_id = buried.letter.job.id
+        self.dead_letters.pop(job_id, None)
+        self.dead_letters[job_id] = buried
         dropped = []
         while len(self.dead_letters) > self.config.history:
-            dropped.append(self.dead_letters.popitem(last=False)[1][2])
+            dropped.append(self.dead_letters.popitem(last=False)[1])
         self.ledger.dead_letters_dropped += len(dropped)
         return dropped
 
@@ -474,8 +617,17 @@ class Backlog:
             self._fell_due(entry)
             self._offer(entry)
         while (entry := self.delays.pop_due(now)) is not None:
-            self._fell_due(entry)
+            old_order = entry.order
             self._order = entry.order = self._order + 1
+            if self.placing is None:
+                self.place(entry)
+            else:
+                self.placing.append((old_order, entry))
+
+    def place(self, entry: Entry) -> None:
+        """Give a delayed job that fell due its place at the end, unless it was cancelled."""
+        if entry.state is JobState.SCHEDULED:
+            self._fell_due(entry)
             self._line_up(entry)
 
     def _fell_due(self, entry: Entry) -> None:
@@ -524,14 +676,16 @@ class Backlog:
         if session.head is not None and isinstance(session.head.holder, ReadyQueue):
             session.head.holder.discard(session.head)
 
-    def resume_session(self, name: str, now: float) -> None:
-        """Let the session's jobs start again, whether it was paused or has halted."""
+    def resume_session(self, name: str, now: float) -> bool:
+        """Let the session's jobs start again; return whether it had halted."""
         session = self.sessions.find(name, now)
+        halted = session is not None and session.halted
         if session is not None:
             session.paused = session.halted = False
             self.held_sessions.discard(session)
             if session.head is not None:
                 self._offer_again(session.head)
+        return halted
 
     def kept_back(self) -> int:
         """Return how many jobs are ready but paused, or head of a session that is held."""
@@ -607,7 +761,7 @@ class Backlog:
 
     # --- dead letters ------------------------------------------------------------------
 
-    def requeue(self, job_id: str, now: float) -> Entry:
+    def requeue(self, job_id: str, spec: HandlerSpec, now: float) -> Entry:
         """
         Accept a dead letter anew, at the end of its session, with no attempts used.
 
@@ -616,17 +770,29 @@ class Backlog:
             DuplicateJobError: A live job has it.
             QueueFullError: A limit is reached.
         """
-        spec, copies, letter = self.dead_letters[job_id]
-        if self.ids.find(job_id) is None:  # its window, if still open, is not for itself
+        entry = self.reserve_requeue(job_id, spec, now)
+        self.admit_reserved(entry, now)
+        return entry
+
+    def reserve_requeue(self, job_id: str, spec: HandlerSpec, now: float) -> Entry:
+        """Take a dead letter out and reserve what its job needs; see `requeue`, `reserve`."""
+        buried = self.dead_letters[job_id]
+        window = None
+        if not self.ids.lives(job_id):  # its window, if still open, is not for itself
             window = self.ids.known.pop(job_id, None)
         try:
-            entry = self.admit(letter.job, spec, now, copies=copies)
+            entry = self.reserve(buried.letter.job, spec, now, copies=buried.copies)
         except QueueFullError:
             if window is not None:
                 self.ids.known[job_id] = window
             raise
         del self.dead_letters[job_id]
         return entry
+
+    def rebury(self, entry: Entry, buried: Buried, now: float) -> None:
+        """Undo `reserve_requeue`; the letter's id may be used again at once."""
+        self.give_back(entry, now)
+        self.dead_letters[entry.job.id] = buried
 
 
 def _precedes(one: Entry, other: Entry, *, oldest: bool) -> bool:

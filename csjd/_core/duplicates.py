@@ -1,10 +1,15 @@
 """Ids that must be refused: of live jobs, and of those that ended a moment ago."""
 
+import math
 from collections import deque
+from typing import Final
 
 import attrs
 
 from csjd._core.entry import Entry
+
+RESERVED: Final = math.inf
+"""Known in place of an entry while a store is told of the job: a window that never closes."""
 
 
 @attrs.define(eq=False)
@@ -27,6 +32,11 @@ class KnownIds:
         """Return the live job with this id, None if there is none."""
         known = self.known.get(job_id)
         return None if known is None or isinstance(known, float) else known
+
+    def lives(self, job_id: str) -> bool:
+        """Whether the id belongs to a live job, or to one about to be."""
+        known = self.known.get(job_id)
+        return known is not None and (not isinstance(known, float) or known == RESERVED)
 
     def refuses(self, job_id: str, now: float) -> bool:
         """Whether a new job must not have this id at *now*."""

@@ -15,6 +15,7 @@ class Ledger:
     history: "deque[tuple[str, str, str | None, JobState, int, float, float]]"
     """(id, type, session, state, attempts, duration, ended), oldest first."""
     accepted: int = 0
+    recovered: int = 0
     succeeded: int = 0
     failed: int = 0
     timed_out: int = 0

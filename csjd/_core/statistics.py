@@ -34,9 +34,11 @@ def metrics(backlog: Backlog, lanes: Iterable[Lane], state: DispatcherState) -> 
         + sum(worker.ready.size for worker in backlog.workers.values())
         + backlog.kept_back()
     )
+    parked = backlog.parked()
     return MetricsSnapshot(
         state=state,
         accepted=ledger.accepted,
+        recovered=ledger.recovered,
         succeeded=ledger.succeeded,
         failed=ledger.failed,
         timed_out=ledger.timed_out,
@@ -44,8 +46,8 @@ def metrics(backlog: Backlog, lanes: Iterable[Lane], state: DispatcherState) -> 
         live=ledger.live,
         ready=ready,
         scheduled=scheduled,
-        waiting=ledger.live - ready - scheduled - running - detached,
-        parked=0,
+        waiting=ledger.live - ready - scheduled - running - detached - parked,
+        parked=parked,
         running=running,
         detached=detached,
         duplicates=ledger.duplicates,

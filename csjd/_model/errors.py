@@ -260,6 +260,16 @@ class MissingBatchResultError(CsjdError, LookupError):
         return f"the batch's fetch returned no value for key {self.key!r}"
 
 
+@attrs.define(eq=False, slots=False)
+class RecordedError(CsjdError):
+    """What a job failed of in an earlier run of the program; only its text is left."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 # --- raised by handlers ----------------------------------------------------------------
 
 

@@ -156,6 +156,37 @@ class Resumed(Event):
 
 
 @attrs.frozen(kw_only=True)
+class JobParked(JobEvent):
+    """A job came out of the store that nobody can run yet."""
+
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class JobStoreOpened(Event):
+    """The store was opened, and what was in it was taken in."""
+
+    recovered: int
+    """Jobs that had not ended."""
+    unready: int
+    """Those of them that have no handler, or a payload that theirs cannot take."""
+    dead_letters: int
+    quarantined: int
+    """Records that mean nothing to this version."""
+    clean: bool
+    """Whether the last run had closed it."""
+    notices: tuple[str, ...]
+    """What opening it did that people should know of, such as a torn tail it cut."""
+
+
+@attrs.frozen(kw_only=True)
+class JobStoreFailed(Event):
+    """The store cannot be used any more: nothing is acknowledged, no job begins."""
+
+    error: BaseException
+
+
+@attrs.frozen(kw_only=True)
 class WorkerAdded(Event):
     """A worker takes jobs now."""
 

@@ -81,7 +81,9 @@ class MetricsSnapshot:
 
     state: DispatcherState
     accepted: int
-    """Jobs taken in; a requeued dead letter counts again."""
+    """Jobs taken in; a requeued dead letter counts again, a recovered job counts."""
+    recovered: int
+    """Those of `accepted` that came out of the store when the dispatcher was opened."""
     succeeded: int
     failed: int
     """Jobs that failed for good, timed out ones included."""

@@ -31,8 +31,11 @@ from csjd._model.metrics import (
 )
 from csjd._model.registry import Registry
 from csjd._model.retry import RetryPolicy
+from csjd._model.storing import JobStore
 from csjd._runtime.admission import Admission
+from csjd._runtime.journal import Journal
 from csjd._runtime.receipts import BatchReport, Receipt
+from csjd._runtime.recovering import Recovering
 from csjd._runtime.scheduler import Scheduler
 from csjd._runtime.stopping import Stopping
 
@@ -53,12 +56,17 @@ class Dispatcher:
         registry: Registry | None = None,
         observers: Iterable[Observer] = (),
         random: Random | None = None,
+        store: JobStore | None = None,
     ) -> None:
         self._scheduler = Scheduler(config or Config(), Observers(observers), random or Random())
         self._admission = Admission(self._scheduler)
         self._stopping = Stopping(self._scheduler, self._admission)
         for spec in (registry or {}).values():
             self._admission.register(spec)
+        if store is not None:
+            journal = self._scheduler.journal = Journal(store, self._scheduler)
+            self._admission.recovering = Recovering(journal, self._scheduler, self._admission.specs)
+            self._scheduler.watchers.append(journal.note_end)
 
     # --- handlers ----------------------------------------------------------------------
 
@@ -175,7 +183,10 @@ class Dispatcher:
         """
         Hand in one job.
 
-        Cancelled, it has not taken the job in.
+        With a store it returns when the job is durable. Cancelled, it has not taken the job
+        in: a job that is being written just then holds the cancellation back until it is,
+        and the call returns. Only if that takes longer than `Config.commit_grace`, or the
+        store fails, may the job exist or not: submit the same id again.
 
         Args:
             job: The job. What can be changed of it is copied.
@@ -190,6 +201,8 @@ class Dispatcher:
             QueueFullError: A limit is reached.
             WouldDeadlockError: Called by a handler, with *wait*, where no room could ever
                 come.
+            JobStoreFullError: The store's disk is full.
+            JobStoreError: The store has failed.
             DispatcherClosedError: The dispatcher stops or was stopped.
             DispatcherNotStartedError: It was never started.
         """
@@ -324,7 +337,7 @@ class Dispatcher:
         """Return the jobs that failed for good, oldest first."""
         self._check_home("dead_letters")
         await trio.lowlevel.checkpoint()
-        return tuple(letter for _, _, letter in self._scheduler.backlog.dead_letters.values())
+        return tuple(each.letter for each in self._scheduler.backlog.dead_letters.values())
 
     @enable_ki_protection
     async def requeue(self, job_id: str) -> Receipt:

@@ -11,6 +11,7 @@ from csjd._model.errors import DispatcherCrashedError
 from csjd._model.events import Observer
 from csjd._model.lifecycle import DispatcherState
 from csjd._model.registry import Registry
+from csjd._model.storing import JobStore
 from csjd._runtime.dispatcher import Dispatcher
 from csjd._runtime.scheduler import Scheduler
 from csjd._runtime.stopping import Stopping
@@ -24,6 +25,7 @@ async def open_dispatcher(
     config: Config | None = None,
     *,
     registry: Registry | None = None,
+    store: JobStore | None = None,
     observers: Iterable[Observer] = (),
 ) -> AsyncIterator[Dispatcher]:
     """
@@ -37,18 +39,22 @@ async def open_dispatcher(
         nursery: Gets exactly one task, in which all others live.
         config: Default: `Config()`.
         registry: The handlers; more can be registered later.
+        store: Where jobs survive a crash, such as `FileJobStore(path)`, not opened yet. What
+            is in it is taken in before the block begins; leaving the block closes it.
         observers: Called with every event. One that raises is dropped and logged.
 
     Raises:
         DispatcherCrashedError: The dispatcher's task died; from what it died of, which
             also surfaces in *nursery*.
+        JobStoreError: The store cannot be opened; or it has failed, when the block is left.
     """
-    dispatcher = Dispatcher(config, registry=registry, observers=observers)
+    dispatcher = Dispatcher(config, registry=registry, observers=observers, store=store)
     scheduler, stopping = dispatcher._scheduler, dispatcher._stopping
     try:
         with trio.CancelScope() as guard:
             await nursery.start(scheduler.run, guard, name="csjd dispatcher")
             try:
+                await _recover(dispatcher)
                 await stopping.start()
                 yield dispatcher
                 if scheduler.state is not DispatcherState.STOPPED:
@@ -66,6 +72,17 @@ async def open_dispatcher(
         if isinstance(scheduler.crash, (Exception, trio.Cancelled)):
             raise DispatcherCrashedError from scheduler.crash
         raise scheduler.crash
+    if scheduler.journal is not None and scheduler.journal.failure is not None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        raise scheduler.journal.refusal()
+
+
+async def _recover(dispatcher: Dispatcher) -> None:
+    """Take in what the store keeps, if there is one, and begin to tell it what happens."""
+    recovering, journal = dispatcher._admission.recovering, dispatcher._scheduler.journal
+    if recovering is not None and journal is not None:
+        await recovering.recover()
+        dispatcher._scheduler.start_soon(journal.run, name="csjd journal")
 
 
 async def _close(scheduler: Scheduler, stopping: Stopping) -> None:
@@ -78,7 +95,7 @@ async def _close(scheduler: Scheduler, stopping: Stopping) -> None:
             scheduler.close()
         await scheduler.ended_event.wait()
     report = stopping.last_stop
-    if report is not None and report.unfinished:
+    if report is not None and report.unfinished and scheduler.journal is None:
         logger.warning(
             "the dispatcher was left with %d unfinished jobs: see last_stop.unfinished, "
             "or open it with a store",

@@ -11,6 +11,8 @@ from csjd._model.errors import InvalidJobError
 from csjd._model.handler import HandlerSpec
 from csjd._model.job import Job
 from csjd._runtime.isolation import is_immutable
+from csjd._store.jobs import check_storable
+from csjd._store.payloads import encode_payload, encode_typed
 
 _SIZED = (bytes, bytearray, str)
 
@@ -49,6 +51,11 @@ def own(job: Job, spec: HandlerSpec, max_payload: int) -> tuple[Job, bool]:
     return attrs.evolve(job, payload=payload, metadata=metadata), mutable or bool(metadata)
 
 
+def needs_copies(job: Job) -> bool:
+    """Whether an attempt at *job* could change what the next one gets."""
+    return bool(job.metadata) or not is_immutable(job.payload)
+
+
 def for_attempt(job: Job) -> Job:
     """Return *job* with a payload and metadata that one attempt may do anything to."""
     return attrs.evolve(
@@ -72,6 +79,23 @@ def _checked(payload: Any, wanted: Any, max_payload: int) -> Any:
         raise InvalidJobError("payload", f"is not what its handler takes: {error}") from error
     _check_size(len(encoded), max_payload)
     return rebuilt
+
+
+def stored(job: Job, spec: HandlerSpec, max_payload: int) -> bytes:
+    """
+    Return the payload of a job from `own` as a store keeps it.
+
+    Raises:
+        InvalidJobError: The job cannot be stored, or its payload is too large.
+    """
+    check_storable(job)
+    payload = job.payload
+    if spec.payload is not None:
+        return encode_typed(payload)
+    encoded = encode_payload(payload)
+    if type(payload) not in _SIZED:
+        _check_size(len(encoded), max_payload)
+    return encoded
 
 
 def _size(payload: bytes | bytearray | str) -> int:

@@ -12,6 +12,7 @@ from csjd._model.errors import (
     DuplicateJobError,
     JobCancelledError,
     JobFailedError,
+    JobStoreError,
     QueueFullError,
 )
 from csjd._model.job import Job
@@ -64,6 +65,7 @@ class Receipt:
 
         Raises:
             DispatcherClosedError: The dispatcher's block was left before the job ended.
+            JobStoreError: The job was cancelled, but the store did not keep that.
             WouldDeadlockError: Called by a handler whose waiting would keep the job from
                 ever ending.
             RuntimeError: Called from another Trio run.
@@ -76,6 +78,9 @@ class Receipt:
             await self._scheduler.wait_for_end(entry)
         if entry.state not in TERMINAL:
             raise DispatcherClosedError("closed")
+        journal = self._scheduler.journal
+        if journal is not None and entry.state is JobState.CANCELLED:
+            await journal.settle(entry)
         return outcome_of(entry)
 
     async def result(self) -> Any:
@@ -143,7 +148,7 @@ class BatchReport:
     invalid: int
     """Refused: something about the job is unusable, or its type has no handler."""
     rejected: int
-    """Refused: a limit is reached, or the dispatcher closed while the batch waited for room."""
+    """Refused: a limit is reached, the dispatcher closed meanwhile, or the store has no room."""
     errors: Mapping[int, Exception]
     """By position in the batch: why that job was refused."""
     receipts: Sequence[Receipt | None]
@@ -156,7 +161,8 @@ def report_batch(
     """Return the report of a batch whose jobs became *entries*, or *errors*, by position."""
     duplicates = sum(isinstance(error, DuplicateJobError) for error in errors.values())
     rejected = sum(
-        isinstance(error, (QueueFullError, DispatcherClosedError)) for error in errors.values()
+        isinstance(error, (QueueFullError, DispatcherClosedError, JobStoreError))
+        for error in errors.values()
     )
     return BatchReport(
         accepted=len(entries) - len(errors),

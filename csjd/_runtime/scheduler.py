@@ -57,12 +57,14 @@ from csjd._model.lifecycle import (
     DispatcherStep,
 )
 from csjd._model.metrics import DeadLetter, SessionInfo, StuckHandler
+from csjd._model.storing import DueKind
 from csjd._runtime.current import enclosing_lane
 from csjd._runtime.lane import LaneTask
 from csjd._runtime.receipts import outcome_of
 from csjd._runtime.stacks import stack_of
 
 if TYPE_CHECKING:
+    from csjd._runtime.journal import Journal
     from csjd._runtime.stopping import Drain
 
 
@@ -75,6 +77,8 @@ class Scheduler:
         self.random = random
         self.backlog = Backlog.empty(config)
         self.state = DispatcherState.NEW
+        self.journal: Journal | None = None
+        """What makes durable what happens here, if anything does."""
         self.lanes: dict[Lane, None] = {}
         """Every lane that has a task, detached ones included."""
         self.watchers: list[Callable[[Entry, float], None]] = []
@@ -127,8 +131,13 @@ class Scheduler:
             raise self.crash from None  # noqa: ASYNC104  the same, or its only part
         finally:
             self.advance(DispatcherStep.CLOSE)
-            self.on_closed()
-            self.ended_event.set()
+            try:
+                if self.journal is not None:
+                    # It shields itself: what has ended must be written, however long it takes.
+                    await self.journal.close()  # noqa: ASYNC102
+            finally:
+                self.on_closed()
+                self.ended_event.set()
 
     def close(self) -> None:
         """End the task; whatever still runs is cancelled."""
@@ -182,14 +191,23 @@ class Scheduler:
         return math.inf if due is None else due
 
     def _do_what_is_due(self, now: float) -> None:
-        if not self.backlog.stopped:
-            self.backlog.fall_due(now, draining=self.drain is not None)
+        self.fall_due(now)
         for lane in due_for_check(self.lanes, self.config.detach_grace, now):
             if lane.reason is None:
                 self.cancel_attempt(lane, CancelReason.TIMEOUT, now)
             else:
                 self._give_up_on(lane, now)
         self.send_calls()
+
+    def fall_due(self, now: float) -> None:
+        """Make ready what is due."""
+        backlog = self.backlog
+        if backlog.stopped:
+            return
+        backlog.fall_due(now, draining=self.drain is not None)
+        if backlog.placing and self.journal is not None:
+            due, backlog.placing = backlog.placing, []
+            self.journal.place(due)
 
     def schedule(self, entry: Entry) -> None:
         """See to it that a job that was postponed falls due in time."""
@@ -335,6 +353,7 @@ class Scheduler:
         match kind:
             case Kind.RETRY:
                 backlog.retry(entry, now + verdict.delay)
+                self._note_postponed(entry, DueKind.BACKOFF)
                 self.schedule(entry)
                 self.tell(
                     lambda at: JobRetried(
@@ -348,6 +367,7 @@ class Scheduler:
                 )
             case Kind.SNOOZE:
                 backlog.snooze(entry, now + verdict.delay)
+                self._note_postponed(entry, DueKind.SNOOZE)
                 self.schedule(entry)
                 self.tell(
                     lambda at: JobSnoozed(
@@ -356,6 +376,8 @@ class Scheduler:
                 )
             case Kind.INTERRUPT:
                 backlog.interrupt(entry)
+                if self.journal is not None:
+                    self.journal.note_interrupted(entry)
                 self.tell(lambda at: JobInterrupted(at=at, job=entry.job, attempt=attempt))
             case Kind.CANCEL:
                 backlog.cancel(entry, error, now)
@@ -364,14 +386,22 @@ class Scheduler:
                 self._fail(entry, lane.worker, verdict, now)
         self.send_calls()
 
+    def _note_postponed(self, entry: Entry, kind: DueKind) -> None:
+        if self.journal is not None:
+            self.journal.note_postponed(entry, kind)
+
     def _fail(self, entry: Entry, worker: Worker, verdict: Verdict, now: float) -> None:
+        replaced = self.backlog.dead_letters.get(entry.job.id)
         dropped = self.backlog.fail(entry, worker, verdict.error, verdict.timed_out, now)
         self.ended(entry, now)
+        if self.journal is not None:
+            for buried in dropped if replaced is None else (replaced, *dropped):
+                self.journal.note_discarded(buried)
         session = entry.job.session
         if session is not None and entry.spec.on_failure is OnFailure.HALT:
             self.tell(lambda at: SessionHalted(at=at, session=session, job=entry.job))
-        for letter in dropped:
-            self.tell(functools.partial(_dropped, letter))
+        for buried in dropped:
+            self.tell(functools.partial(_dropped, buried.letter))
 
     def cancel(self, entry: Entry) -> bool:
         """Cancel a job by request; return False if it has ended."""
@@ -416,13 +446,18 @@ class Scheduler:
         if type is not None:
             self.backlog.resume_type(type)
         elif session is not None:
-            self.backlog.resume_session(session, self.clock.current_time())
+            if self.backlog.resume_session(session, self.clock.current_time()):
+                self._note_resumed(session)
         else:
             self.backlog.paused = False
             self.backlog.call_all()
         self.send_calls()
         self._look_at_drain()
         self.tell(lambda at: Resumed(at=at, type=type, session=session))
+
+    def _note_resumed(self, session: str) -> None:
+        if self.journal is not None:
+            self.journal.note_resumed(session)
 
     def session_info(self, session: str) -> SessionInfo | None:
         """Return a session's numbers; None if it is not remembered."""
@@ -458,7 +493,7 @@ class Scheduler:
             yield
             return
         lane = task.lane
-        if would_deadlock(lane, wait, self.lanes, self.backlog.ledger.live):
+        if would_deadlock(lane, wait, self.lanes, self.backlog.pending):
             what = "room in the queue" if wait is None else f"job {wait.job.id!r}"
             raise WouldDeadlockError(
                 f"job {_job(lane).id!r} waits for {what}, which cannot come before it ends"

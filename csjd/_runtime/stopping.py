@@ -86,10 +86,12 @@ class Stopping:
         if scheduler.state is DispatcherState.CLOSED:
             raise DispatcherClosedError(scheduler.state.value)
         if scheduler.state is not DispatcherState.RUNNING:
+            if scheduler.journal is not None:
+                scheduler.journal.check()
             self._check_stuck()
             scheduler.advance(DispatcherStep.START)
             scheduler.backlog.stopped = False
-            scheduler.backlog.fall_due(scheduler.clock.current_time(), draining=False)
+            scheduler.fall_due(scheduler.clock.current_time())
             scheduler.backlog.call_all()
             scheduler.send_calls()
             scheduler.hasten(scheduler.backlog.next_due(draining=False) or math.inf)
@@ -151,6 +153,9 @@ class Stopping:
         await self._work_off(drain)
         scheduler.backlog.stopped = True
         await self._interrupt(drain)
+        if scheduler.journal is not None:
+            with trio.move_on_after(scheduler.config.commit_grace):
+                await scheduler.journal.flush()
         stuck = [lane for lane in self._running() if lane.reason is not None]
         shown = tuple(map(scheduler.show_stuck, stuck))
         for lane in stuck:

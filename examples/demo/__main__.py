@@ -1,6 +1,7 @@
 """The command: `python -m examples.demo`."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import csjd
 from csjd.logs import LogObserver
 from examples.demo import report
 from examples.demo.indexing import Run, build_index
-from examples.demo.library import source_files, standard_library
+from examples.demo.library import default_store, source_files, standard_library
 from examples.demo.log_file import json_log
 from examples.demo.progress import Progress
 from examples.demo.scan import silence_parser
@@ -34,11 +35,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen, progress = open_screen(), Progress(len(files))
     screen.say(f"Indexing {len(files):,} files of {options.root}")
 
+    keep = options.store or default_store(options.root, options.limit)
+    keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+    screen.say(f"What must outlive a crash is kept in {keep}")
+
+    def resumed(found: int, left: int) -> None:
+        progress.done = found
+        screen.say(
+            f"An earlier run was ended half-way: {found:,} of {len(files):,} files are done, "
+            f"{left:,} jobs were left in its store; going on from there"
+        )
+
     async def work() -> Run:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(screen.follow, progress)
             run = await build_index(
-                options.root, files, config=config, observers=[progress.note, LogObserver()]
+                options.root,
+                files,
+                config=config,
+                keep=keep,
+                observers=[progress.note, LogObserver()],
+                say_resumed=resumed,
             )
         return run
 
@@ -47,9 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with json_log(options.log):
             run = trio.run(work)
     except* KeyboardInterrupt:
-        screen.say(f"Interrupted after {progress.done:,} files; the log is {options.log}")
+        screen.say(
+            f"Interrupted after {progress.done:,} files; run it again to go on. "
+            f"The log is {options.log}"
+        )
     if run is None:
         return 130
+    shutil.rmtree(keep)  # all is done, so the next run begins anew
 
     screen.show(report.run_table(run, config))
     screen.show(report.worker_table(run))
@@ -77,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=_count, metavar="N", help="only the first N files")
     parser.add_argument(
         "--root", type=Path, default=standard_library(), metavar="DIR", help="index this instead"
+    )
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help="keep jobs and results here, to go on after a crash (default: in the user's cache)",
     )
     parser.add_argument(
         "--log", type=Path, default=Path("build/demo.jsonl"), metavar="FILE", help="(%(default)s)"

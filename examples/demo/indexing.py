@@ -1,6 +1,8 @@
 """Where csjd comes in: every file a job, every package a session, every attempt in a thread."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
 import attrs
@@ -9,6 +11,7 @@ import trio
 import csjd
 from examples.demo.index import Index, PackageIndex, merge
 from examples.demo.library import package_of
+from examples.demo.results import Results
 from examples.demo.scan import scan_file
 
 
@@ -28,37 +31,62 @@ async def build_index(
     files: Iterable[str],
     *,
     config: csjd.Config,
+    keep: Path,
     observers: Iterable[csjd.Observer] = (),
+    say_resumed: Callable[[int, int], object] = lambda found, left: None,
 ) -> Run:
-    """Index the *files* under *root* with a dispatcher, and return when all jobs have ended."""
-    jobs = [
-        csjd.Job(type="index-file", id=path, session=package_of(path), payload=path)
-        for path in files
-    ]
-    packages = {job.session: PackageIndex() for job in jobs if job.session is not None}
+    """
+    Index the *files* under *root* with a dispatcher, and return when all jobs have ended.
+
+    Args:
+        root: The library.
+        files: Paths in it.
+        config: The dispatcher's.
+        keep: A directory, made before, for what must outlive a crash: jobs and results.
+        observers: The dispatcher's.
+        say_resumed: Told what an earlier run that was killed had found, and left to do.
+    """
+    packages: dict[str, PackageIndex] = {}
     began = trio.current_time()
-    async with (
-        trio.open_nursery() as nursery,
-        csjd.open_dispatcher(
-            nursery, config, registry=_handlers(root, packages), observers=observers
-        ) as dispatcher,
-    ):
-        # With `wait`, the batch goes in as fast as room is made below `max_pending`.
-        report = await dispatcher.submit_batch(jobs, wait=True)
-        for receipt in report.receipts:
-            if receipt is not None:
-                await receipt.outcome()
-        run = Run(
-            index=merge(packages.items()),
-            metrics=dispatcher.metrics(),
-            workers=dispatcher.worker_stats(),
-            dead_letters=await dispatcher.dead_letters(),
-            seconds=trio.current_time() - began,
-        )
+    with closing(Results(keep / "results.jsonl")) as results:
+        for scan in results.scans():
+            packages.setdefault(package_of(scan.path), PackageIndex()).add(scan)
+        found = {path for package in packages.values() for path in package.scans}
+        async with (
+            trio.open_nursery() as nursery,
+            csjd.open_dispatcher(
+                nursery,
+                config,
+                registry=_handlers(root, packages, results),
+                store=csjd.FileJobStore(keep / "jobs"),
+                observers=observers,
+            ) as dispatcher,
+        ):
+            dead = {letter.job.id for letter in await dispatcher.dead_letters()}
+            if found or dead or dispatcher.metrics().recovered:
+                say_resumed(len(found | dead), dispatcher.metrics().recovered)
+            # With `wait`, the batch goes in as fast as room is made below `max_pending`.
+            # Jobs that came out of the store are duplicates, and refused.
+            await dispatcher.submit_batch(
+                (
+                    csjd.Job(type="index-file", id=path, session=package_of(path), payload=path)
+                    for path in files
+                    if path not in found and path not in dead
+                ),
+                wait=True,
+            )
+            await dispatcher.stop(grace=math.inf)  # works off all there is
+            run = Run(
+                index=merge(packages.items()),
+                metrics=dispatcher.metrics(),
+                workers=dispatcher.worker_stats(),
+                dead_letters=await dispatcher.dead_letters(),
+                seconds=trio.current_time() - began,
+            )
     return run
 
 
-def _handlers(root: Path, packages: dict[str, PackageIndex]) -> csjd.Registry:
+def _handlers(root: Path, packages: dict[str, PackageIndex], results: Results) -> csjd.Registry:
     registry = csjd.Registry()
 
     # A plain function, so it runs in a thread and may block. Only what the disk does to
@@ -73,7 +101,8 @@ def _handlers(root: Path, packages: dict[str, PackageIndex]) -> csjd.Registry:
         assert job.session is not None
         # No lock: the jobs of a session never overlap. And no harm if the job runs twice,
         # which delivery at least once permits: a scan replaces itself.
-        packages[job.session].add(scan)
+        packages.setdefault(job.session, PackageIndex()).add(scan)
+        results.add(scan)  # on the disk before the job ends: what has ended was found
         return scan.size
 
     return registry

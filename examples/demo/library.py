@@ -1,6 +1,9 @@
 """Which files there are to index, and which package each belongs to."""
 
+import os
+import sys
 import sysconfig
+import zlib
 from pathlib import Path, PurePath
 
 
@@ -18,6 +21,13 @@ def source_files(root: Path) -> list[str]:
     foreign = {"site-packages", "dist-packages"}
     found = (path.relative_to(root) for path in root.rglob("*.py") if path.is_file())
     return sorted(path.as_posix() for path in found if foreign.isdisjoint(path.parts))
+
+
+def default_store(root: Path, limit: int | None) -> Path:
+    """Return where a run over the same files finds what an earlier one has left."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = zlib.crc32(f"{sys.version}\n{root.resolve()}\n{limit}".encode())
+    return cache / "csjd-demo" / f"{name:08x}"
 
 
 def package_of(path: str) -> str:

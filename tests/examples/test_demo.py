@@ -2,7 +2,11 @@
 
 import builtins
 import json
+import shutil
+import signal
+import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,9 +22,11 @@ from examples.demo.index import PackageIndex, merge, top
 from examples.demo.indexing import build_index
 from examples.demo.library import package_of, source_files, standard_library
 from examples.demo.progress import Progress
+from examples.demo.results import Results
 from examples.demo.scan import scan_file
 from examples.demo.screen import PlainScreen, Table, open_screen
 
+ROOT = Path(__file__).parents[2]
 FILES = {
     "alpha/__init__.py": '"""Reads turtles."""\n',
     "alpha/inner/deep.py": "class Turtle:\n    def walk(self, legs):\n        legs.move(legs)\n",
@@ -43,7 +49,8 @@ def library(tmp_path: Path) -> Path:
 
 
 def run_demo(library: Path, log: Path, *more: str) -> int:
-    return main(["--root", str(library), "--log", str(log), *more])
+    store = library.with_name("kept")
+    return main(["--root", str(library), "--log", str(log), "--store", str(store), *more])
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -94,7 +101,10 @@ def test_bad_options_are_answered_with_the_usage(
 
 
 async def index(library: Path, files: Sequence[str]) -> Mapping[str, object]:
-    run = await build_index(library, files, config=csjd.Config(workers=3, lanes=2))
+    keep = library.with_name("kept")
+    keep.mkdir()
+    run = await build_index(library, files, config=csjd.Config(workers=3, lanes=2), keep=keep)
+    shutil.rmtree(keep)
     assert run.metrics.accepted == run.metrics.succeeded + run.metrics.failed
     return {
         "definitions": run.index.definitions,
@@ -205,3 +215,45 @@ async def test_the_bar_and_the_tables_are_drawn_on_a_terminal(
     shown = capsys.readouterr().out
     assert "2/2" in shown
     assert "[b]x" in shown  # a name is shown as it is, never read as markup
+
+
+def test_killed_half_way_it_goes_on_where_it_was_and_says_so(tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    library.mkdir()
+    for number in range(400):
+        (library / f"m{number:03}.py").write_text(f"def f{number}(): ...\n")
+    (library / "broken.py").write_text("print 'hello'\n")
+    log, store = tmp_path / "log", tmp_path / "kept"
+    command = [sys.executable, "-m", "examples.demo", "--root", str(library), "--log", str(log)]
+    command += ["--store", str(store), "--find", "f399"]
+    results = store / "results.jsonl"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT) as process:
+        while not (results.exists() and results.read_bytes().count(b"\n") >= 20):
+            assert process.poll() is None, "it was too fast to be killed half-way"
+            time.sleep(0.001)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    done = results.read_bytes().count(b"\n")
+    again = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert "An earlier run was ended half-way" in again
+    assert "400 files, 400 lines, 400 distinct definitions" in again
+    assert "f399: defined in 1 file" in again
+    assert "broken.py" in again
+    assert 20 <= done < 400
+    assert not store.exists()
+
+
+def test_a_result_that_a_crash_tore_is_dropped_and_a_second_one_replaces_the_first(
+    library: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "results"
+    scan = scan_file(library, "beta.py")
+    results = Results(path)
+    results.add(scan)
+    results.close()
+    path.write_bytes(path.read_bytes() + b'{"path": "be')
+    results = Results(path)
+    assert results.scans() == [scan]
+    results.add(scan)
+    assert results.scans() == [scan, scan]
+    results.close()

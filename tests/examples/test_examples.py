@@ -1,9 +1,14 @@
 """Every example does what it says; on virtual time, except where there is a network."""
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from trio.testing import MockClock
 
-from examples import basic, crawler, flaky_server, ordered_sessions, resizing
+from examples import basic, crawler, durable, flaky_server, ordered_sessions, resizing
 
 
 async def test_basic_use(autojump_clock: MockClock) -> None:
@@ -55,3 +60,18 @@ async def test_the_crawler_fetches_each_page_once_a_round_and_sees_what_changed(
     assert metrics.succeeded == 3 * (1 + crawler.PAGES)
     assert metrics.failed == 0
     assert metrics.duplicates > crawler.PAGES
+
+
+def test_killed_letter_writer_goes_on_where_it_was(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "examples.durable", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "wrote to Ada\n"
+        process.kill()
+        assert process.stdout.read() in ("", "wrote to Grace\n")
+    assert process.returncode == -signal.SIGKILL
+    again = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
+    assert "letters of the last run are still to be written" in again
+    assert again.endswith("wrote to Barbara\nwrote to Edith\n")
+    assert durable.registry["letter"].type == "letter"

@@ -31,6 +31,7 @@ ERRORS: list[csjd.CsjdError] = [
     csjd.JobStoreLockedError("/p", "why", "pid 3"),
     csjd.JobStoreClosedError("/p", "why"),
     csjd.JobStoreFullError("/p", "why"),
+    csjd.RecordedError("why"),
     csjd.JobStoreCorruptError("/p", "why", "f", 12),
     csjd.CacheClosedError(),
     csjd.BatchLoaderClosedError(),

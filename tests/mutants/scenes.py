@@ -14,10 +14,11 @@ def _registry() -> Registry:
 
     @registry.handler("nothing")
     async def nothing(job: Job) -> None:
-        pass
+        await trio.lowlevel.checkpoint()
 
     @registry.handler("exit", retry=Retry(max_attempts=1))
     async def leave(job: Job) -> None:
+        await trio.lowlevel.checkpoint()
         raise SystemExit
 
     @registry.handler("foreign", retry=Retry(max_attempts=2, min_delay=0))

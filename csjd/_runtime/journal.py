@@ -1,0 +1,570 @@
+"""
+The journal: the one task that owns the store.
+
+Whatever a store must know is gathered in a *batch*. While one batch is being written, the
+next one gathers, so all submits that arrive meanwhile share one commit. A batch is
+written at once when somebody waits for it. Nobody waits for the end of an attempt: it
+rides along with the next batch, and has one of its own only if none comes for a moment.
+
+There are two kinds of entries in a batch. A plain operation tells of what has happened in
+memory already: the end of an attempt. A `Change` is still to happen, when the batch is on
+the disk: a job is accepted, a delayed one takes its place. So memory never shows what a
+crash could take back, except ends, and those only mean that a job may run again.
+
+The store's methods run in threads, under a limiter of the journal's own: 40 stuck handlers
+must not keep us from the disk. A failed write is final. Nothing is acknowledged any more
+and nothing begins; what runs, ends.
+"""
+
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import attrs
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from csjd._core.backlog import Backlog, Buried
+from csjd._core.entry import Entry
+from csjd._core.lanes import CancelReason
+from csjd._model.errors import (
+    JobStoreClosedError,
+    JobStoreError,
+    JobStoreFullError,
+)
+from csjd._model.events import JobStoreFailed
+from csjd._model.handler import HandlerSpec, OnFailure
+from csjd._model.lifecycle import JobState
+from csjd._model.storing import (
+    NEVER,
+    DeadLettered,
+    DeathReason,
+    Discarded,
+    DueKind,
+    Ended,
+    Halted,
+    Interrupted,
+    JobStore,
+    Operation,
+    Placed,
+    Postponed,
+    Recovery,
+    Resumed,
+    Started,
+    StoreStatistics,
+)
+from csjd._runtime.current import current_lane
+
+if TYPE_CHECKING:
+    from csjd._runtime.scheduler import Scheduler
+
+LINGER: Final = 0.005
+"""Seconds that ends of attempts wait for a submit to ride along with."""
+IDLE: Final = 1.0
+"""Seconds without a commit after which the store is told to seal what it has."""
+FULL_RETRY: Final = 1.0
+"""Seconds after which ends that a full disk did not take are tried again."""
+_ERROR_TEXT: Final = 4000
+"""Characters kept of a dead letter's error."""
+
+logger = logging.getLogger("csjd")
+
+
+@attrs.define(eq=False)
+class Change:
+    """What happens when the store knows of it, or does not happen at all."""
+
+    operation: Operation
+    withdrawn: bool = attrs.field(default=False, init=False)
+    """Whoever wanted it has given up before it was written."""
+    error: JobStoreError | None = attrs.field(default=None, init=False)
+    """Why it did not happen, if it was refused."""
+    batch: "Batch" = attrs.field(init=False)
+    refusable: ClassVar[bool] = True
+    """Whether it would make the store grow, and is left out when the disk is full."""
+
+    def apply(self, now: float) -> None:
+        """Let it happen."""
+        raise NotImplementedError
+
+    def refuse(self, now: float) -> None:
+        """Undo what was reserved for it."""
+        raise NotImplementedError
+
+
+@attrs.define(eq=False)
+class Placing(Change):
+    """A delayed job that fell due takes its place."""
+
+    backlog: Backlog
+    entry: Entry
+    refusable = False
+
+    def apply(self, now: float) -> None:
+        """Line the job up."""
+        self.backlog.place(self.entry)
+
+
+@attrs.define(eq=False)
+class Batch:
+    """What one commit will write."""
+
+    items: list[Operation | Change] = attrs.field(factory=list)
+    sync: bool = False
+    """Whether it must survive the loss of power, and not just of the process."""
+    writing: bool = False
+    """The commit has begun: nothing in it can be taken back."""
+    done: trio.Event = attrs.field(factory=trio.Event)
+    """Set when it was written, or will never be."""
+
+    def operations(self, *, refused: bool = False) -> list[Operation]:
+        """Return what is to be written; without the changes that can be *refused*."""
+        found: list[Operation] = []
+        for item in self.items:
+            if not isinstance(item, Change):
+                found.append(item)
+            elif not (item.withdrawn or (refused and item.refusable)):
+                found.append(item.operation)
+        return found
+
+    def changes(self) -> list[Change]:
+        """Return what happens when it is written, in order."""
+        return [item for item in self.items if isinstance(item, Change) and not item.withdrawn]
+
+
+class Journal:
+    """Makes durable what a scheduler does."""
+
+    def __init__(self, store: JobStore, scheduler: "Scheduler") -> None:
+        self.store = store
+        self.path = str(getattr(store, "path", type(store).__name__))
+        self.failure: BaseException | None = None
+        """What the store failed of; it is of no use any more."""
+        self.started: set[int] = set()
+        """Orders of the jobs that the store believes to be running."""
+        self.unsettled: dict[int, Batch] = {}
+        """Cancelled jobs, by order, whose end is not known to be durable."""
+        self._scheduler = scheduler
+        self._backlog = scheduler.backlog
+        self._limiter = trio.CapacityLimiter(2)
+        self._next = Batch()
+        self._written: Batch | None = None
+        """The one that is being written."""
+        self._news = trio.Event()
+        """Something was gathered."""
+        self._hurry = trio.Event()
+        """Somebody waits for what was gathered."""
+        self._maintaining = False
+        self._resting = False
+        """A full disk has not even taken ends: try again later."""
+        self._open = False
+
+    # --- the store's methods, in threads -----------------------------------------------
+
+    async def recover(self) -> Recovery:
+        """
+        Open the store and return everything in it.
+
+        Raises:
+            JobStoreError: It cannot be opened.
+        """
+        recovery: Recovery = await self._call(self.store.recover)
+        self._open = True
+        return recovery
+
+    async def close(self) -> None:
+        """Write what was gathered, then give the store up; nothing of it runs after this."""
+        if not self._open:
+            return
+        with trio.CancelScope(shield=True):
+            self._withdraw_all()
+            try:
+                while self._next.items and self.failure is None:
+                    if not await self._write():
+                        break  # a full disk: what has ended may run once more
+            finally:
+                self._open = False
+                self._next.done.set()
+                await self._close_store()  # noqa: ASYNC102  shielded above
+
+    async def _close_store(self) -> None:
+        try:
+            await self._call(self.store.close)
+        except JobStoreError as error:
+            if self.failure is None:
+                self._note_failure(error)
+
+    async def _call(self, method: Callable[..., Any], *args: Any) -> Any:
+        # Shielded from the start: a batch that was taken must be written.
+        with trio.CancelScope(shield=True):
+            return await trio.to_thread.run_sync(method, *args, limiter=self._limiter)
+
+    def statistics(self) -> StoreStatistics:
+        """Return the store's numbers."""
+        return self.store.statistics()
+
+    # --- the task ----------------------------------------------------------------------
+
+    @enable_ki_protection
+    async def run(self) -> None:
+        """Write what is gathered, until cancelled; `close` writes the rest."""
+        sealed = True
+        while True:
+            idle = self.failure is None and not sealed
+            with trio.move_on_after(IDLE) if idle else trio.CancelScope() as waiting:
+                await self._wait_for_work()
+            if waiting.cancelled_caught:
+                self._maintain()
+                sealed = True
+                continue
+            await self._write()
+            sealed = False
+            if self.failure is None and self.store.statistics().maintenance_due:
+                self._maintain()
+
+    async def _wait_for_work(self) -> None:
+        """Wait until there is a batch to write, and for whom it can wait no longer."""
+        while not self._next.items or self.failure is not None:
+            await self._news.wait()
+            self._news = trio.Event()
+        with trio.move_on_after(FULL_RETRY if self._resting else LINGER):
+            await self._hurry.wait()
+
+    async def _write(self) -> bool:
+        """Write the batch that has gathered; return whether the store took it, or part of it."""
+        batch, self._next = self._next, Batch()
+        self._hurry = trio.Event()
+        self._written = batch
+        batch.writing = True
+        try:
+            taken = await self._commit(batch)
+        except BaseException as error:
+            # Not the store's own word for a failure, so a bug, which will end the
+            # dispatcher. Those who wait must not go without an answer until then.
+            self._lose(batch, error)
+            raise
+        finally:
+            self._written = None
+            batch.done.set()
+        self._scheduler.send_calls()
+        return taken
+
+    async def _commit(self, batch: Batch) -> bool:
+        try:
+            try:
+                await self._tell(batch.operations(), batch.sync)
+            except JobStoreFullError as error:
+                return await self._commit_ends(batch, error)
+        except JobStoreError as error:
+            self._lose(batch, error)
+            return False
+        self._settle(batch, refused=None)
+        return True
+
+    async def _commit_ends(self, batch: Batch, full: JobStoreFullError) -> bool:
+        """Refuse what would make the store grow, and keep the rest."""
+        rest = batch.operations(refused=True)
+        if rest:
+            try:
+                await self._tell(rest, batch.sync)
+            except JobStoreFullError:
+                self._put_back(batch)
+                self._refuse(batch, full)
+                return False
+        self._settle(batch, refused=full)
+        return True
+
+    async def _tell(self, operations: list[Operation], sync: bool) -> None:
+        if operations:
+            await self._call(_commit, self.store, operations, sync)
+
+    def _settle(self, batch: Batch, refused: JobStoreFullError | None) -> None:
+        """Let happen what the store knows of now."""
+        self._resting = False
+        now = self._scheduler.clock.current_time()
+        for change in batch.changes():
+            if refused is not None and change.refusable:
+                self._refuse_change(change, refused, now)
+            else:
+                change.apply(now)
+        if self.unsettled:
+            for order in [o for o, waits_for in self.unsettled.items() if waits_for is batch]:
+                del self.unsettled[order]
+
+    def _put_back(self, batch: Batch) -> None:
+        """Keep for the next commit what a full disk did not take, before all else."""
+        self._resting = True
+        kept = [item for item in batch.items if not (isinstance(item, Change) and item.refusable)]
+        self._next.items[:0] = kept
+        self._next.sync |= batch.sync
+        for item in kept:
+            if isinstance(item, Change):
+                item.batch = self._next
+        for order, waits_for in self.unsettled.items():
+            if waits_for is batch:
+                self.unsettled[order] = self._next
+        self._news.set()
+
+    def _refuse(self, batch: Batch, error: JobStoreError) -> None:
+        now = self._scheduler.clock.current_time()
+        for change in batch.changes():
+            if change.refusable:
+                self._refuse_change(change, error, now)
+
+    def _refuse_change(self, change: Change, error: JobStoreError, now: float) -> None:
+        change.error = error
+        change.refuse(now)
+
+    def _lose(self, batch: Batch, error: BaseException) -> None:
+        """The store has failed; whether it has kept *batch* shows when it is reopened."""
+        self._note_failure(error)
+        unknown = JobStoreError(
+            self.path,
+            f"writing failed ({error}), so whether the job was kept shows when it is reopened: "
+            "submit the same id again then",
+        )
+        unknown.__cause__ = error
+        self._refuse(batch, unknown)
+        rest, self._next = self._next, Batch()
+        self._refuse(rest, self.refusal())
+        rest.done.set()
+
+    def _note_failure(self, error: BaseException) -> None:
+        scheduler = self._scheduler
+        self.failure = error
+        self._backlog.stopped = True  # what began now would only be begun again
+        logger.error(
+            "the job store failed: nothing is acknowledged and no job begins any more; "
+            "its jobs are safe, reopen it to go on: %s",
+            error,
+        )
+        scheduler.rest()
+        scheduler.tell(lambda at: JobStoreFailed(at=at, error=error))
+
+    def refusal(self) -> JobStoreError:
+        """Return what to raise at those who want something of a store that has failed."""
+        if self.failure is None:
+            return JobStoreClosedError(self.path, "the dispatcher's block was left")
+        error = JobStoreClosedError(self.path, f"it has failed ({self.failure}): reopen it")
+        error.__cause__ = self.failure
+        return error
+
+    def _maintain(self) -> None:
+        """Have the store look after itself, beside commits."""
+        if not self._maintaining:
+            self._maintaining = True
+            self._scheduler.start_soon(self._maintain_once, name="csjd store maintenance")
+
+    async def _maintain_once(self) -> None:
+        try:
+            await self._call(self.store.maintain)
+        except JobStoreError as error:
+            # The jobs are as safe as before; if the store is not, the next commit says so.
+            logger.warning("looking after the job store failed: %s", error)
+        finally:
+            self._maintaining = False
+
+    # --- what waits for the disk -------------------------------------------------------
+
+    def submit(self, change: Change) -> None:
+        """
+        Have *change* happen with the next commit; `wait` says when it has.
+
+        Raises:
+            JobStoreClosedError: The store has failed.
+        """
+        self._gather(change)
+        self._hurry.set()
+
+    def check(self) -> None:
+        """
+        Refuse whoever wants something of a store that has failed.
+
+        Raises:
+            JobStoreClosedError: It has.
+        """
+        if self.failure is not None or not self._open:
+            raise self.refusal()
+
+    async def wait(self, changes: Collection[Change]) -> None:
+        """
+        Wait until all of *changes* have happened, or been refused.
+
+        Cancelled, those whose commit has not begun are withdrawn. One that is being
+        written is waited for, for at most `commit_grace`, and if it comes to its end, the
+        call counts as not cancelled: it returns, and the next checkpoint raises.
+        """
+        try:
+            await _all_done(changes)
+        except trio.Cancelled:
+            withdrawn = [change for change in changes if self._withdraw(change)]
+            if withdrawn:
+                raise
+            with trio.move_on_after(self._scheduler.config.commit_grace, shield=True):
+                await _all_done(changes)
+                # As if the cancellation had come too late; the next checkpoint raises it.
+                return  # noqa: ASYNC104
+            raise
+
+    def _withdraw(self, change: Change) -> bool:
+        """Take back *change* unless its commit has begun; return whether it was taken back."""
+        batch = change.batch
+        if batch.writing or batch.done.is_set() or not change.refusable:
+            return False
+        change.withdrawn = True
+        change.refuse(self._scheduler.clock.current_time())
+        return True
+
+    def _withdraw_all(self) -> None:
+        """Refuse what nobody can be told any more."""
+        for change in self._next.changes():
+            if change.refusable:
+                self._refuse_change(change, self.refusal(), self._scheduler.clock.current_time())
+                change.withdrawn = True
+
+    async def flush(self) -> None:
+        """Wait until what was gathered so far is durable, or never will be."""
+        batch = self._next if self._next.items else self._written
+        if batch is None or self.failure is not None or not self._open:
+            return
+        self._hurry.set()
+        await batch.done.wait()
+
+    async def settle(self, entry: Entry) -> None:
+        """
+        Wait until the cancellation of *entry* is durable.
+
+        Raises:
+            JobStoreError: It is not known to be, and never will be.
+        """
+        while (batch := self.unsettled.get(entry.order)) is not None:
+            if batch.done.is_set() or self.failure is not None:
+                raise self.refusal()
+            self._hurry.set()
+            await batch.done.wait()
+
+    # --- what rides along --------------------------------------------------------------
+
+    def _gather(self, item: Operation | Change, *, sync: bool = True) -> None:
+        batch = self._next
+        if isinstance(item, Change):
+            self.check()
+            item.batch = batch
+        elif self.failure is not None:
+            return
+        batch.items.append(item)
+        batch.sync |= sync
+        self._news.set()
+
+    def note_end(self, entry: Entry, now: float) -> None:
+        """Note a job that has ended; for the scheduler's watchers."""
+        self.started.discard(entry.order)
+        until = self._remembered_until()
+        if entry.state is not JobState.FAILED:
+            if entry.state is JobState.CANCELLED:
+                self.unsettled[entry.order] = self._next
+            self._gather(Ended(entry.order, until))
+            return
+        reason = DeathReason.TIMED_OUT if entry.timed_out else DeathReason.FAILED
+        error = error_text(entry.result)
+        self._gather(DeadLettered(entry.order, entry.attempts, reason, error, wall_time(), until))
+        if entry.job.session is not None and entry.spec.on_failure is OnFailure.HALT:
+            self._gather(Halted(entry.job.session))
+
+    def note_crashed(self, entry: Entry, error: BaseException) -> None:
+        """Note a job that has killed its process too often."""
+        self._gather(
+            DeadLettered(
+                entry.order,
+                entry.attempts,
+                DeathReason.CRASHED,
+                error_text(error),
+                wall_time(),
+                self._remembered_until(),
+            )
+        )
+        if entry.job.session is not None and entry.spec.on_failure is OnFailure.HALT:
+            self._gather(Halted(entry.job.session))
+
+    def note_postponed(self, entry: Entry, kind: DueKind) -> None:
+        """Note a job that waits for its next attempt."""
+        self.started.discard(entry.order)
+        due = wall_time() + entry.due - self._scheduler.clock.current_time()
+        self._gather(Postponed(entry.order, entry.attempts, due, kind))
+
+    def note_interrupted(self, entry: Entry) -> None:
+        """Note a job that a stop has put back."""
+        if entry.order in self.started:
+            self.started.discard(entry.order)
+            self._gather(Interrupted(entry.order))
+
+    def note_discarded(self, buried: Buried) -> None:
+        """Note a dead letter that is gone."""
+        self._gather(Discarded(buried.order))
+
+    def note_resumed(self, session: str) -> None:
+        """Note that a halted session goes on."""
+        self._gather(Resumed(session))
+
+    def place(self, due: list[tuple[int, Entry]]) -> None:
+        """Have delayed jobs that fell due, given with their old orders, take their places."""
+        for old_order, entry in due:
+            if self.failure is None:
+                self.submit(Placing(Placed(old_order, entry.order), self._backlog, entry))
+
+    def announced(self, spec: HandlerSpec) -> HandlerSpec:
+        """Return *spec* for a job that may have killed its process: each start is told first."""
+        return attrs.evolve(spec, function=self._announcing(spec.function))
+
+    def _announcing(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+        async def call(job: Any, *attempt: Any) -> Any:
+            await self._announce(job.id)
+            return await function(job, *attempt)
+
+        return call
+
+    async def _announce(self, job_id: str) -> None:
+        """Have the store know that a job is about to run, so that it can count its crashes."""
+        entry = self._backlog.ids.find(job_id)
+        assert entry is not None, "a job that runs is live"
+        if self.failure is None:
+            self.started.add(entry.order)
+            batch = self._next
+            self._gather(Started(entry.order), sync=False)
+            self._hurry.set()
+            await batch.done.wait()
+        if self.failure is not None:
+            task = current_lane.get()
+            assert task is not None, "handlers run in lanes"
+            scheduler = self._scheduler
+            scheduler.cancel_attempt(
+                task.lane, CancelReason.SHUTDOWN, scheduler.clock.current_time()
+            )
+            await trio.lowlevel.checkpoint()
+
+    def _remembered_until(self) -> float:
+        window = self._backlog.ids.window
+        return wall_time() + window if window else NEVER
+
+
+async def _all_done(changes: Collection[Change]) -> None:
+    for change in changes:
+        if not change.batch.done.is_set():
+            await change.batch.done.wait()
+
+
+def _commit(store: JobStore, operations: list[Operation], sync: bool) -> Any:
+    return store.commit(operations, sync=sync)
+
+
+def wall_time() -> float:
+    """Return the time that still means something after a restart, in seconds."""
+    return time.time()
+
+
+def error_text(error: BaseException) -> str:
+    """Return what people need to see of *error*, as a store can keep it."""
+    text = "".join(traceback.format_exception_only(error)).strip()[:_ERROR_TEXT]
+    return text.encode(errors="replace").decode()
