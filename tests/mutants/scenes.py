@@ -23,6 +23,7 @@ def _registry() -> Registry:
 
     @registry.handler("foreign", retry=Retry(max_attempts=2, min_delay=0))
     async def foreign(job: Job, attempt: csjd.Attempt) -> None:
+        await trio.lowlevel.checkpoint()
         if attempt.number == 1:
             raise TimeoutError("not ours")
 
