@@ -3,9 +3,16 @@
 import gc
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from csjd.testing import assert_no_leaks
+
+# The same examples in every run: a red run can be repeated, and nobody's change is held up
+# by what chance finds. To look for more: `pytest --hypothesis-profile explore`.
+hypothesis.settings.register_profile("steady", derandomize=True)
+hypothesis.settings.register_profile("explore", derandomize=False)
+hypothesis.settings.load_profile("steady")
 
 
 def pytest_collection_finish() -> None:
