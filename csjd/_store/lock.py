@@ -7,7 +7,8 @@ is dropped when *any* descriptor of the file is closed anywhere in the process. 
 frees the lock when its owner dies, however it dies.
 
 A forked child inherits the descriptor, and with it the lock: it would keep the store
-locked after its parent's death, and could write beside it. So children close it at once.
+locked after its parent's death, and could write beside it. So children close it at once,
+and a parent that lets go does not wait for a child that has not come to it yet.
 """
 
 import fcntl
@@ -35,6 +36,8 @@ class FlockLock:
 
     def release(self) -> None:
         """Give it back; twice does nothing."""
+        if self.held():
+            fcntl.flock(self._fd, fcntl.LOCK_UN)  # for every copy of the descriptor
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
