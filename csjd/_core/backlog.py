@@ -172,10 +172,11 @@ class Backlog:
         """
         if self._limited:
             return []
-        known, enter, most = self.ids.known, self.sessions.enter, self.config.max_payload
-        shared, order = self.shared, self._order
+        known, append, most = self.ids.known, self.sessions.append, self.config.max_payload
+        order = self._order
         entries: list[Entry] = []
         sessionless: list[Entry] = []
+        heads: list[Entry] = []
         for job in jobs:
             if type(job) is not Job or job.id in known:
                 break
@@ -193,21 +194,42 @@ class Backlog:
             order += 1
             known[job.id] = entry = Entry(job, spec, order, now)
             entries.append(entry)
-            if job.session is None:
+            name = job.session
+            if name is None:
                 sessionless.append(entry)
+            elif append(entry, name, now):
+                heads.append(entry)
             else:
-                entry.session = session = enter(job.session, now)
-                if session.append(entry):
-                    self._offer(entry)
-                else:
-                    entry.state = _QUEUE[entry.state]
+                entry.state = _QUEUE[entry.state]
         self._order = order
         self.ledger.accepted += len(entries)
         if sessionless:
-            shared.extend(sessionless)
+            self.shared.extend(sessionless)
             if self.calls.parked and not self.idle:
                 self.calls.call_any()
+        if heads:
+            self._offer_heads(heads)
         return entries
+
+    def _offer_heads(self, heads: list[Entry]) -> None:
+        """Offer heads of sessions as `_offer` does; all were accepted just now, and are plain."""
+        arrivals: dict[Worker, list[Entry]] = {}
+        for entry in heads:
+            session = entry.session
+            assert session is not None, "only a session has a head"
+            if session.paused or session.halted:
+                continue
+            worker = session.worker
+            if worker.leaving or worker.blocked:
+                worker = self.sessions.move(session)
+            if worker in arrivals:
+                arrivals[worker].append(entry)
+            else:
+                arrivals[worker] = [entry]
+        for worker, entries in arrivals.items():
+            worker.ready.extend(entries)
+            if worker.parked and not self.idle:
+                self.calls.call_worker(worker)
 
     def reserve(
         self, job: Job, spec: HandlerSpec, now: float, due: float = 0.0, copies: bool = False
@@ -526,12 +548,14 @@ class Backlog:
     def _advance(self, session: Session, entry: Entry, now: float) -> None:
         """Take a job that has ended out of its session; if it was the head, the next may start."""
         entry.session = None
-        session.pending -= 1
-        head = session.remove(entry)
-        if head is not None:
-            head.state = _PLACE[head.state]
-            self._offer(head)
-        elif not session.pending:
+        session.pending = pending = session.pending - 1
+        if pending:
+            head = session.remove(entry)
+            if head is not None:
+                head.state = _PLACE[head.state]
+                self._offer(head)
+        else:
+            session.head = session.tail = None
             self.sessions.became_idle(session, now)
 
     def _bury(

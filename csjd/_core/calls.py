@@ -60,21 +60,23 @@ class Switchboard:
         worker.parked = 0
         self._idle.pop(worker.id, None)
 
-    def linger(self, worker: Worker) -> tuple[Call, ...]:
+    def linger(self, worker: Worker) -> tuple[bool, bool]:
         """
         A lane of *worker* will look for work in a moment by itself: nobody need call.
 
         Returns:
-            The calls it stands for, to be reported as answered when it looks.
+            Which calls it stands for, to `worker` and for shared work; for `lingered`.
         """
-        calls = []
-        if not worker.called:
-            worker.called = True
-            calls.append(Call(worker, shared=False))
-        if not self.shared_called:
-            self.shared_called = True
-            calls.append(Call(worker, shared=True))
-        return tuple(calls)
+        own, shared = not worker.called, not self.shared_called
+        worker.called = self.shared_called = True
+        return own, shared
+
+    def lingered(self, worker: Worker, own: bool, shared: bool) -> None:
+        """The lane looks for work now."""
+        if own:
+            worker.called = False
+        if shared:
+            self.shared_called = False
 
     def answered(self, call: Call) -> None:
         """The lane that *call* went to is awake."""

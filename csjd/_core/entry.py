@@ -61,3 +61,9 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     """Failed by a timeout."""
     listener: Any = None
     """Whatever the runtime wants woken at the end; the core only carries it."""
+
+
+# What a struct brings costs four times a plain store, to keep the garbage collector
+# informed, which must not hear of entries. It can only be replaced afterwards.
+Entry.__setattr__ = object.__setattr__  # type: ignore[method-assign]
+Entry.__delattr__ = object.__delattr__  # type: ignore[method-assign]

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from csjd._core.entry import Entry
-from csjd._core.histogram import Recorder
+from csjd._core.histogram import MANY, Recorder
 from csjd._core.ready import ReadyQueue
 
 
@@ -50,6 +50,12 @@ class Worker:
     """Attempts that ended here in anything but success."""
     failed: int = 0
     """Jobs that failed for good here."""
+
+    def settle(self) -> None:
+        """Sort what was recorded, if it is much; to be called now and then."""
+        if len(self.runs.fresh) >= MANY or len(self.waits.fresh) >= MANY:
+            self.waits.settle()
+            self.runs.settle()
 
     @property
     def attempts(self) -> int:

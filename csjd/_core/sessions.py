@@ -133,6 +133,23 @@ class SessionTable:
         session.pending += 1
         return session
 
+    def append(self, entry: Entry, name: str, now: float) -> bool:
+        """Let *entry* join the end of the session's line; return whether it is the head now."""
+        session = self._sessions.get(name)
+        if session is None or not session.pending:
+            session = self.enter(name, now)
+        else:
+            session.pending += 1
+        entry.session = session
+        tail = session.tail
+        session.tail = entry
+        if tail is None:
+            session.head = entry
+            return True
+        tail.behind = entry
+        entry.ahead = tail
+        return False
+
     def became_idle(self, session: Session, now: float) -> None:
         """Note that the last job of *session* has ended."""
         self.active -= 1

@@ -183,20 +183,19 @@ class LaneTask:
         cheaper than to park and be called. Nobody needs to call who will look anyway:
         a lane that lingers counts as called.
         """
-        worker, backlog = self.lane.worker, self.scheduler.backlog
-        self.scheduler.send_calls()
-        worker.waits.settle()
-        worker.runs.settle()
-        answered = backlog.calls.linger(worker)
+        worker, scheduler = self.lane.worker, self.scheduler
+        calls = scheduler.backlog.calls
+        if calls.pending:
+            scheduler.send_calls()
+        worker.settle()
+        own, shared = calls.linger(worker)
         try:
             await trio.lowlevel.checkpoint()
         except BaseException:
-            for call in answered:
-                backlog.calls.answered(call)
+            calls.lingered(worker, own, shared)
             self._pass_on()
             raise
-        for call in answered:
-            backlog.calls.answered(call)
+        calls.lingered(worker, own, shared)
 
     async def _park(self) -> bool:
         """Wait until there may be work; return False if the worker has been removed."""
