@@ -177,15 +177,17 @@ class Backlog:
         entries: list[Entry] = []
         sessionless: list[Entry] = []
         heads: list[Entry] = []
+        spec: HandlerSpec | None = None
         for job in jobs:
             if type(job) is not Job or job.id in known:
                 break
-            spec = specs.get(job.type)
+            if spec is None or job.type != spec.type:
+                spec = specs.get(job.type)
+                if spec is None or spec.payload is not None:
+                    break
             payload = job.payload
             if (
-                spec is None
-                or spec.payload is not None
-                or (payload is not None and (type(payload) is not bytes or len(payload) > most))
+                (payload is not None and (type(payload) is not bytes or len(payload) > most))
                 or job.metadata is not NO_METADATA
                 or job.run_at is not None
                 or job.priority
@@ -217,10 +219,10 @@ class Backlog:
         for entry in heads:
             session = entry.session
             assert session is not None, "only a session has a head"
-            if session.paused or session.halted:
+            if session.held:
                 continue
             worker = session.worker
-            if worker.leaving or worker.blocked:
+            if worker.blocked:
                 worker = self.sessions.move(session)
             if worker in arrivals:
                 arrivals[worker].append(entry)
@@ -268,11 +270,8 @@ class Backlog:
         """Undo a reservation: the job was not accepted."""
         self.reserved -= 1
         del self.ids.known[entry.job.id]
-        session, entry.session = entry.session, None
-        if session is not None:
-            session.pending -= 1
-            if not session.pending:
-                self.sessions.became_idle(session, now)
+        if entry.session is not None:
+            self.sessions.leave(entry.session, entry, now)
 
     @property
     def next_order(self) -> int:
@@ -330,7 +329,7 @@ class Backlog:
     def halt(self, name: str, now: float) -> None:
         """Let no job of the session start until `resume_session`."""
         session = self.sessions.open(name, now)
-        session.halted = True
+        session.halt()
         self.held_sessions.add(session)
 
     def parked(self) -> int:
@@ -378,11 +377,11 @@ class Backlog:
         if session is None:
             self.shared.push(entry)
             calls = self.calls
-            if calls.parked and not calls.shared_called and not self.idle:
+            if calls.parked and not calls.coming and not self.idle:
                 calls.call_any()
-        elif not (session.paused or session.halted):
+        elif not session.held:
             worker = session.worker
-            if worker.leaving or worker.blocked:
+            if worker.blocked:
                 worker = self.sessions.move(session)
             worker.ready.push(entry)
             if worker.parked and not self.idle:
@@ -394,13 +393,16 @@ class Backlog:
         """Let *lane* start the job that is first for it; None if there is none it may take."""
         worker = lane.worker
         own, shared = worker.ready, self.shared
-        if not (own.size or shared.size) or self.stopped or self.paused or worker.leaving:
+        queue = own if own.size else shared
+        if not queue.size or self.stopped or self.paused or worker.leaving:
             return None
         pick = self._picks + 1
-        if self.set_aside or pick % OLDEST_EVERY == 0 or (own.size and shared.size):
+        if self.set_aside or (queue is own and shared.size):
             entry = self._choose(own, shared, oldest=pick % OLDEST_EVERY == 0)
-        else:  # nearly always: one queue, and its first
-            entry = own.pop() if own.size else shared.pop()
+        elif pick % OLDEST_EVERY:  # nearly always: one queue, and its first
+            entry = queue.pop()
+        else:
+            entry = queue.pop_oldest()
         if entry is None:
             return None
         self._picks = pick
@@ -411,9 +413,7 @@ class Backlog:
         lane.started = now
         lane.note_wait(now - entry.since)
         calls = self.calls
-        if (own.size and worker.parked) or (
-            shared.size and calls.parked and not calls.shared_called
-        ):
+        if (own.size and worker.parked) or (shared.size and calls.parked and not calls.coming):
             self.call_for(worker)
         return entry
 
@@ -476,7 +476,9 @@ class Backlog:
         )
         if session is not None:
             session.succeeded += 1
-            self._advance(session, entry, now)
+            head = self.sessions.leave(session, entry, now)
+            if head is not None:
+                self._promote(head)
 
     def release(self, lane: Lane, entry: Entry, now: float) -> None:
         """Note that the attempt at *entry* has ended, and not in success; its fate comes next."""
@@ -510,7 +512,7 @@ class Backlog:
         if session is not None:
             session.failed += 1
             if entry.spec.on_failure is OnFailure.HALT:
-                session.halted = True
+                session.halt()
                 self.held_sessions.add(session)
         self._end(entry, now)
         return self._bury(entry, error, timed_out, now)
@@ -543,20 +545,14 @@ class Backlog:
             (job_id, job.type, job.session, entry.state, entry.attempts, entry.duration, now)
         )
         if entry.session is not None:
-            self._advance(entry.session, entry, now)
-
-    def _advance(self, session: Session, entry: Entry, now: float) -> None:
-        """Take a job that has ended out of its session; if it was the head, the next may start."""
-        entry.session = None
-        session.pending = pending = session.pending - 1
-        if pending:
-            head = session.remove(entry)
+            head = self.sessions.leave(entry.session, entry, now)
             if head is not None:
-                head.state = _PLACE[head.state]
-                self._offer(head)
-        else:
-            session.head = session.tail = None
-            self.sessions.became_idle(session, now)
+                self._promote(head)
+
+    def _promote(self, head: Entry) -> None:
+        """Let a WAITING entry start that is the head of its session now."""
+        head.state = _PLACE[head.state]
+        self._offer(head)
 
     def _bury(
         self, entry: Entry, error: BaseException, timed_out: bool, now: float
@@ -695,7 +691,7 @@ class Backlog:
     def pause_session(self, name: str, now: float) -> None:
         """Let no job of the session start."""
         session = self.sessions.open(name, now)
-        session.paused = True
+        session.pause()
         self.held_sessions.add(session)
         if session.head is not None and isinstance(session.head.holder, ReadyQueue):
             session.head.holder.discard(session.head)
@@ -705,7 +701,7 @@ class Backlog:
         session = self.sessions.find(name, now)
         halted = session is not None and session.halted
         if session is not None:
-            session.paused = session.halted = False
+            session.go_on()
             self.held_sessions.discard(session)
             if session.head is not None:
                 self._offer_again(session.head)
@@ -751,7 +747,7 @@ class Backlog:
 
     def _unblock(self, worker: Worker) -> None:
         """A lane of *worker* is free again: sessions that found all workers blocked come here."""
-        if worker.blocked:
+        if worker.blocked and not worker.leaving:
             worker.blocked = False
             for other in self.workers.values():
                 if other.blocked:
@@ -759,7 +755,7 @@ class Backlog:
 
     def remove_worker(self, worker: Worker) -> None:
         """Let *worker* take nothing more; its sessions move as soon as nothing of theirs runs."""
-        worker.leaving = True
+        worker.leaving = worker.blocked = True
         self.calls.retire(worker)
         del self.workers[worker.id]
         self.leaving[worker.id] = worker

@@ -4,6 +4,8 @@ Wake-ups: which parked lane is to be called when work can be taken.
 *Invariant: when no lane runs and no wake-up is under way, no parked lane can take any
 ready job.* For a worker's sessions' work at most one wake-up is under way to that worker,
 for shared work at most one in all; the lane that takes a job and sees more calls the next.
+A lane that lingers will look for work by itself in a moment, so while one does nobody need
+be called: a lane lingering counts like a wake-up under way.
 
 A wake-up belongs to nobody. A lane that was called and goes away instead of looking for
 work answers the call all the same and has it made again, so that no call dies with it.
@@ -34,8 +36,8 @@ class Switchboard:
 
     parked: int = 0
     """Parked lanes in all that are not being called."""
-    shared_called: bool = False
-    """A wake-up for shared work is under way."""
+    coming: int = 0
+    """Lanes that will look for shared work without another call: called for it, or lingering."""
     _idle: OrderedDict[int, Worker] = attrs.field(factory=OrderedDict)
     """Workers with parked lanes, the one that has idled longest first: that spreads the load."""
     pending: list[Call] = attrs.field(factory=list)
@@ -60,41 +62,33 @@ class Switchboard:
         worker.parked = 0
         self._idle.pop(worker.id, None)
 
-    def linger(self, worker: Worker) -> tuple[bool, bool]:
-        """
-        A lane of *worker* will look for work in a moment by itself: nobody need call.
+    def linger(self, worker: Worker) -> None:
+        """A lane of *worker* will look for work in a moment by itself."""
+        self.coming += 1
+        worker.coming += 1
 
-        Returns:
-            Which calls it stands for, to `worker` and for shared work; for `lingered`.
-        """
-        own, shared = not worker.called, not self.shared_called
-        worker.called = self.shared_called = True
-        return own, shared
-
-    def lingered(self, worker: Worker, own: bool, shared: bool) -> None:
-        """The lane looks for work now."""
-        if own:
-            worker.called = False
-        if shared:
-            self.shared_called = False
+    def lingered(self, worker: Worker) -> None:
+        """The lane looks for work now, or has gone away."""
+        self.coming -= 1
+        worker.coming -= 1
 
     def answered(self, call: Call) -> None:
         """The lane that *call* went to is awake."""
         if call.shared:
-            self.shared_called = False
+            self.coming -= 1
         else:
-            call.worker.called = False
+            call.worker.coming -= 1
 
     def call_worker(self, worker: Worker) -> None:
         """Work of *worker*'s sessions can be taken."""
-        if worker.parked and not worker.called:
-            worker.called = True
+        if worker.parked and not worker.coming:
+            worker.coming += 1
             self._call(Call(worker, shared=False))
 
     def call_any(self) -> None:
         """Shared work can be taken."""
-        if self.parked and not self.shared_called:
-            self.shared_called = True
+        if self.parked and not self.coming:
+            self.coming += 1
             self._call(Call(next(iter(self._idle.values())), shared=True))
 
     def _call(self, call: Call) -> None:

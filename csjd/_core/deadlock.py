@@ -60,7 +60,7 @@ def _comes(wait: Wait, waiter: Lane, getting_on: set[Lane], queued: int) -> bool
             return True
     takers = [lane for lane in getting_on if not (lane.detached or lane.worker.leaving)]
     session = wait.session
-    if session is None or session.worker.leaving or session.worker.blocked:
+    if session is None or session.worker.blocked:
         # Any will do; such a session is bound anew when its next job's turn comes.
         return bool(takers)
     return any(lane.worker is session.worker for lane in takers)

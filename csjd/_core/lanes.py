@@ -34,12 +34,12 @@ class Worker:
     """Sessions bound to it."""
     parked: int = 0
     """Lanes that wait for work and have no wake-up under way to them."""
-    called: bool = False
-    """A wake-up for its sessions' work is under way."""
+    coming: int = 0
+    """Lanes that will look for its sessions' work without another call: called, or lingering."""
     leaving: bool = False
     """Removed: takes nothing more."""
     blocked: bool = True
-    """It has no lanes, or all are stuck: its sessions go elsewhere."""
+    """It is leaving, has no lanes, or all are stuck: its sessions go elsewhere."""
     detached: int = 0
     """Detached handlers of its that still run."""
     waits: Recorder = attrs.field(factory=Recorder)

@@ -121,6 +121,15 @@ class ReadyQueue:
             self.take(first)
         return first
 
+    def pop_oldest(self) -> Entry | None:
+        """Take the job accepted first, whatever its priority; otherwise as `pop`."""
+        if len(self._tops) < 2:
+            return self.pop()
+        oldest = self.oldest()
+        if oldest is not None:
+            self.take(oldest)
+        return oldest
+
     def first(self) -> Entry | None:
         """Return, without taking it, the job of the highest priority accepted first."""
         while (level := self._top) is not None:

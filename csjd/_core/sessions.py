@@ -26,6 +26,8 @@ class Session:
     paused: bool
     halted: bool
     """Its head failed for good and its type halts the session on that."""
+    held: bool
+    """Its head must not start: the session is paused or halted, or both."""
     idle_since: float
     """When its last job ended; true only while nothing is pending."""
     queued: bool
@@ -39,13 +41,20 @@ class Session:
         self.worker = worker
         self.head = self.tail = None
         self.pending = self.succeeded = self.failed = self.cancelled = 0
-        self.paused = self.halted = self.queued = False
+        self.paused = self.halted = self.held = self.queued = False
         self.idle_since = 0.0
 
-    @property
-    def held(self) -> bool:
-        """Whether its head must not start."""
-        return self.paused or self.halted
+    def pause(self) -> None:
+        """Hold it until somebody lets it go on."""
+        self.paused = self.held = True
+
+    def halt(self) -> None:
+        """Hold it likewise, because a job of it has failed."""
+        self.halted = self.held = True
+
+    def go_on(self) -> None:
+        """Hold it no longer."""
+        self.paused = self.halted = self.held = False
 
     def append(self, entry: Entry) -> bool:
         """Let *entry* join the end of the line; return whether it is the head now."""
@@ -134,12 +143,20 @@ class SessionTable:
         return session
 
     def append(self, entry: Entry, name: str, now: float) -> bool:
-        """Let *entry* join the end of the session's line; return whether it is the head now."""
+        """
+        Let *entry* join the end of the session's line; return whether it is the head now.
+
+        Does what `enter` and `Session.append` do, in one call, for the fast path.
+        """
         session = self._sessions.get(name)
-        if session is None or not session.pending:
-            session = self.enter(name, now)
-        else:
-            session.pending += 1
+        if session is None:
+            session = self.open(name, now)
+        pending = session.pending
+        if not pending:
+            if session.idle_since + self.idle_seconds <= now:
+                session = self.open(name, now)
+            self.active += 1
+        session.pending = pending + 1
         entry.session = session
         tail = session.tail
         session.tail = entry
@@ -150,12 +167,18 @@ class SessionTable:
         entry.ahead = tail
         return False
 
-    def became_idle(self, session: Session, now: float) -> None:
-        """Note that the last job of *session* has ended."""
-        self.active -= 1
+    def leave(self, session: Session, entry: Entry, now: float) -> Entry | None:
+        """Take a job that is over out of its session; return the head if it is a new one."""
+        entry.session = None
+        session.pending = pending = session.pending - 1
+        if pending:
+            return session.remove(entry)
+        session.head = session.tail = None
         session.idle_since = now
+        self.active -= 1
         if not session.queued:
             self._wait_idle(session)
+        return None
 
     def move(self, session: Session) -> Worker:
         """Bind *session* anew, because its worker cannot run it; return its new worker."""

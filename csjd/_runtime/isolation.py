@@ -8,7 +8,9 @@ import ipaddress
 import pathlib
 import types
 import uuid
+from collections.abc import Callable
 from contextvars import Context, copy_context
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -94,14 +96,13 @@ class _FROZEN_ATTRS:  # noqa: N801  a specimen, used as a constant
     pass
 
 
-def cancel_status(task: trio.lowlevel.Task) -> object:
-    """
-    Return a token for the innermost cancel scope *task* is in.
+cancel_status: Callable[[trio.lowlevel.Task], object] = attrgetter("_cancel_status")
+"""
+Returns a token for the innermost cancel scope that a task is in.
 
-    Trio has no public way to ask; a scope or nursery that a handler opened and left open
-    shows in nothing else.
-    """
-    return task._cancel_status
+Trio has no public way to ask; a scope or nursery that a handler opened and left open
+shows in nothing else.
+"""
 
 
 def has_changed(baseline: Context) -> bool:

@@ -116,6 +116,7 @@ class LaneTask:
         status = cancel_status(task)
         self.disturbed = False
         patience = 0
+        job = None
         while True:
             now = clock()
             slice_ends = now + SLICE
@@ -125,7 +126,6 @@ class LaneTask:
                     scheduler.send_calls()
                 if entry is None:
                     break
-                patience = PATIENCE
                 spec = entry.spec
                 job = entry.job
                 timeout = spec.timeout if job.timeout is None else job.timeout
@@ -153,11 +153,17 @@ class LaneTask:
                         scheduler.ended(entry, now)
                 else:
                     self._raised(entry, error, now)
-                if self.disturbed or has_changed(baseline):
+                try:
+                    changed = copy_context() != baseline
+                except Exception:  # a value whose comparison raises: we cannot know, so it has
+                    changed = True
+                if changed or self.disturbed:
                     scheduler.send_calls()
                     return self._recover()
                 if now >= slice_ends:
                     break
+            if job is not None:
+                patience = PATIENCE
             # What waits here, perhaps for long, must not keep the last job alive.
             entry = spec = job = result = error = None  # type: ignore[assignment]
             if patience:
@@ -188,14 +194,14 @@ class LaneTask:
         if calls.pending:
             scheduler.send_calls()
         worker.settle()
-        own, shared = calls.linger(worker)
+        calls.linger(worker)
         try:
             await trio.lowlevel.checkpoint()
         except BaseException:
-            calls.lingered(worker, own, shared)
+            calls.lingered(worker)
             self._pass_on()
             raise
-        calls.lingered(worker, own, shared)
+        calls.lingered(worker)
 
     async def _park(self) -> bool:
         """Wait until there may be work; return False if the worker has been removed."""

@@ -37,6 +37,6 @@ def check_wakeups(dispatcher: Dispatcher) -> str | None:
         elif not session.held:
             if session.worker.id in free:
                 return f"{entry.job.id} is ready and its worker {session.worker.id} is free"
-            if (session.worker.blocked or session.worker.leaving) and free:
+            if session.worker.blocked and free:
                 return f"{entry.job.id} waits for a worker that cannot run it, {sorted(free)} could"
     return None

@@ -218,7 +218,7 @@ def _load_is_not_bounded() -> Planting:
 
 def _one_global_flag() -> Planting:
     def call_worker(self: Switchboard, worker: Any) -> None:
-        if self.parked and not self.shared_called:
+        if self.parked and not self.coming:
             self.call_any()
 
     return replace(Switchboard, "call_worker", lambda original: call_worker)
