@@ -313,7 +313,7 @@ class Backlog:
         self.ledger.recovered += 1
         self.ledger.failed += 1
         if self.ids.window:
-            self.ids.known[entry.job.id] = now + self.ids.window
+            self.ids.known[entry.job.id] = now
             self.ids.ended.append(entry.job.id)
         if entry.job.session is not None and entry.spec.on_failure is OnFailure.HALT:
             self.halt(entry.job.session, now)
@@ -467,7 +467,7 @@ class Backlog:
         ids, ledger, session = self.ids, self.ledger, entry.session
         ledger.succeeded += 1
         if ids.window:
-            ids.known[job_id] = now + ids.window
+            ids.known[job_id] = now
             ids.ended.append(job_id)
         else:
             del ids.known[job_id]
@@ -537,7 +537,7 @@ class Backlog:
         job_id = job.id
         ids = self.ids
         if ids.window:
-            ids.known[job_id] = now + ids.window
+            ids.known[job_id] = now
             ids.ended.append(job_id)
         else:
             del ids.known[job_id]

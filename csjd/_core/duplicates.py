@@ -9,7 +9,7 @@ import attrs
 from csjd._core.entry import Entry
 
 RESERVED: Final = math.inf
-"""Known in place of an entry while a store is told of the job: a window that never closes."""
+"""Known in place of an entry while a store is told of the job: its window never closes."""
 
 
 @attrs.define(eq=False)
@@ -19,13 +19,13 @@ class KnownIds:
 
     Ended ids wait in a queue in the order they ended, so closing windows costs O(1) per
     job; idle time costs nothing. `Backlog` puts ids in and opens windows by itself, on
-    its fast path: `known[id] = entry`, and `known[id] = end of window; ended.append(id)`.
+    its fast path: `known[id] = entry`, and `known[id] = when it ended; ended.append(id)`.
     """
 
     window: float
     """Seconds an ended id is remembered."""
     known: dict[str, Entry | float] = attrs.field(factory=dict)
-    """The entry of a live id; of an ended one, when its window closes."""
+    """The entry of a live id; of an ended one, when it ended."""
     ended: deque[str] = attrs.field(factory=deque)
 
     def find(self, job_id: str) -> Entry | None:
@@ -41,15 +41,15 @@ class KnownIds:
     def refuses(self, job_id: str, now: float) -> bool:
         """Whether a new job must not have this id at *now*."""
         known = self.known.get(job_id)
-        return known is not None and not (isinstance(known, float) and known <= now)
+        return known is not None and not (isinstance(known, float) and known + self.window <= now)
 
     def forget(self, now: float, most: int) -> None:
         """Close windows that are over at *now*, at most so many at a time."""
         known, ended = self.known, self.ended
         for _ in range(min(most, len(ended))):
-            until = known.get(ended[0])
-            if isinstance(until, float):
-                if until > now:
+            since = known.get(ended[0])
+            if isinstance(since, float):
+                if since + self.window > now:
                     return
                 del known[ended[0]]
             ended.popleft()

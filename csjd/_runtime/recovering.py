@@ -165,7 +165,7 @@ class Recovering:
         ids = self.scheduler.backlog.ids
         for job_id, until in sorted(remembered.items(), key=lambda each: each[1]):
             if job_id not in ids.known and until > wall:
-                ids.known[job_id] = now + until - wall
+                ids.known[job_id] = now + until - wall - ids.window
                 ids.ended.append(job_id)
 
     def _tell(self, recovery: Recovery) -> None:

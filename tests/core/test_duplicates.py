@@ -14,7 +14,7 @@ def _add(ids: KnownIds, each: Entry, now: float) -> None:
 def _end(ids: KnownIds, each: Entry, now: float) -> None:
     """Do as `Backlog` does."""
     if ids.window:
-        ids.known[each.job.id] = now + ids.window
+        ids.known[each.job.id] = now
         ids.ended.append(each.job.id)
     else:
         del ids.known[each.job.id]
