@@ -163,6 +163,8 @@ class Scheduler:
             self.wakes_at = min(self._next_due(), next_check(self.lanes, self.config.detach_grace))
             with trio.CancelScope(deadline=self.wakes_at) as self._sleep:
                 await trio.sleep_forever()
+            if not self.config.detach_grace:
+                await trio.lowlevel.checkpoint()  # a turn to end for whom we have just cancelled
 
     def hasten(self, deadline: float) -> None:
         """Wake at *deadline*, if not before."""

@@ -99,9 +99,8 @@ class Stopping:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _check_stuck(self) -> None:
-        config = self.scheduler.config
         stuck = [lane for lane in self.scheduler.lanes if lane.left_behind and lane.entry]
-        limit = config.workers * config.lanes
+        limit = len(self.scheduler.backlog.workers) * self.scheduler.config.lanes
         if len(stuck) > limit:
             ids = tuple(lane.entry.job.id for lane in stuck if lane.entry is not None)
             raise StuckHandlersError(ids, limit)

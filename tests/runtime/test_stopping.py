@@ -145,6 +145,24 @@ async def test_too_many_stuck_handlers_refuse_a_start(autojump_clock: MockClock)
         await dispatcher.start()
 
 
+async def test_stuck_handlers_are_limited_by_the_lanes_there_are_now(
+    autojump_clock: MockClock,
+) -> None:
+    async with opened(work().registry, workers=1, job_timeout=math.inf) as dispatcher:
+        await dispatcher.resize(2)
+        for number in range(2):
+            await submit(dispatcher, "stubborn", 1000, id=str(number))
+        await trio.sleep(1)
+        await dispatcher.stop(grace=0)
+        await dispatcher.start()
+        await dispatcher.stop(grace=0)
+        await dispatcher.resize(1)
+        with pytest.raises(csjd.StuckHandlersError) as caught:
+            await dispatcher.start()
+        assert caught.value.limit == 1
+        await trio.sleep(2000)
+
+
 async def test_cancelled_stop_is_not_called_off(autojump_clock: MockClock) -> None:
     async with opened(work().registry) as dispatcher:
         await submit(dispatcher, "sleep", 5, id="a")

@@ -209,6 +209,33 @@ async def test_deaf_handler_is_detached_while_there_is_budget(autojump_clock: Mo
         assert dispatcher.worker_stats()[0].lanes == 1
 
 
+@pytest.mark.parametrize("_turn", range(8))  # Trio runs tasks in random order
+async def test_handler_that_ends_when_cancelled_is_not_deaf_even_without_grace(
+    _turn: int, autojump_clock: MockClock
+) -> None:
+    async with opened(
+        work().registry, workers=4, detach_budget=4, detach_grace=0, job_timeout=3, retry=ONCE
+    ) as dispatcher:
+        receipts = [await submit(dispatcher, "sleep", 20) for _ in range(4)]
+        for receipt in receipts:
+            assert isinstance(await receipt.outcome(), csjd.TimedOut)
+        assert trio.current_time() == 3
+        assert dispatcher.metrics().detachments == 0
+
+
+async def test_deaf_handler_is_detached_at_its_deadline_without_grace(
+    autojump_clock: MockClock,
+) -> None:
+    async with opened(
+        work().registry, workers=1, detach_budget=1, detach_grace=0, job_timeout=3, retry=ONCE
+    ) as dispatcher:
+        deaf = await submit(dispatcher, "stubborn", 20)
+        other = await submit(dispatcher, "sleep", 1)
+        await other.outcome()
+        assert trio.current_time() == 4
+        assert state(deaf) is csjd.JobState.DETACHED
+
+
 async def test_detached_handlers_failure_is_booked_once_when_it_ends(
     autojump_clock: MockClock,
 ) -> None:
