@@ -413,18 +413,23 @@ class Backlog:
         lane.started = now
         lane.note_wait(now - entry.since)
         calls = self.calls
-        if (own.size and worker.parked) or (shared.size and calls.parked and not calls.coming):
-            self.call_for(worker)
+        if calls.parked and not calls.coming:
+            if calls.eager:
+                calls.call_eager()
+            if shared.size:
+                calls.call_any()
         return entry
 
-    def call_for(self, worker: Worker) -> None:
-        """Have lanes called for whatever *worker*'s lanes, or any, could take."""
-        if self.idle:
-            return
-        if worker.ready.size:
-            self.calls.call_worker(worker)
-        if self.shared.size:
-            self.calls.call_any()
+    def take_over(self, lane: Lane) -> Lane | None:
+        """
+        Return a parked lane that can take a job, in exchange for *lane*, which can not.
+
+        *lane* is parked in its place. None if there is no such lane.
+        """
+        if self.idle or lane.worker.leaving or not self.calls.eager:
+            return None
+        worker = self.calls.first_eager()
+        return None if worker is None else self.calls.take_over(worker, lane)
 
     def _choose(self, own: ReadyQueue, shared: ReadyQueue, *, oldest: bool) -> Entry | None:
         """Take the first of both queues, or the oldest."""
@@ -720,8 +725,13 @@ class Backlog:
 
     def call_all(self) -> None:
         """Have lanes called for all that can be taken, after `stopped` or `paused` has ended."""
+        if self.idle:
+            return
         for worker in self.workers.values():
-            self.call_for(worker)
+            if worker.ready.size:
+                self.calls.call_worker(worker)
+        if self.shared.size:
+            self.calls.call_any()
 
     def _offer_again(self, entry: Entry) -> None:
         """Offer *entry* if it is one that was kept back."""
@@ -753,14 +763,20 @@ class Backlog:
                 if other.blocked:
                     self._move_sessions(other)
 
-    def remove_worker(self, worker: Worker) -> None:
-        """Let *worker* take nothing more; its sessions move as soon as nothing of theirs runs."""
+    def remove_worker(self, worker: Worker) -> list[Lane]:
+        """
+        Let *worker* take nothing more; its sessions move as soon as nothing of theirs runs.
+
+        Returns:
+            Its parked lanes, to which nobody will ever call.
+        """
         worker.leaving = worker.blocked = True
-        self.calls.retire(worker)
+        parked = self.calls.retire(worker)
         del self.workers[worker.id]
         self.leaving[worker.id] = worker
         self.sessions.ring.remove(worker.id)
         self._move_sessions(worker)
+        return parked
 
     def retire(self, worker: Worker) -> None:
         """Forget a removed worker of which nothing runs any more; keep its numbers."""

@@ -32,10 +32,8 @@ class Worker:
     """Detached ones are not among them."""
     sessions: int = 0
     """Sessions bound to it."""
-    parked: int = 0
+    parked: "list[Lane]" = attrs.field(factory=list)
     """Lanes that wait for work and have no wake-up under way to them."""
-    coming: int = 0
-    """Lanes that will look for its sessions' work without another call: called, or lingering."""
     leaving: bool = False
     """Removed: takes nothing more."""
     blocked: bool = True
@@ -79,7 +77,7 @@ class Lane:
 
     worker: Worker
     handle: Any = None
-    """The runtime's task; the core only carries it."""
+    """The runtime's task that serves it; the core only carries it."""
     entry: Entry | None = None
     """What it runs; None while it is free."""
     started: float = 0.0

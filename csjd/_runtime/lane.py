@@ -1,6 +1,9 @@
 """
 The lane's task: takes a job, runs its handler, books the end, takes the next.
 
+Tasks are alike, and one that is awake takes over the lane of another that sleeps when
+there is work for that: see `calls`.
+
 This is the fast path of csjd, and the only place where readable code gave way to speed:
 an attempt must not cost more than a few microseconds, so nothing is opened, created or
 asked per attempt that can be per lane.
@@ -20,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from csjd._core.calls import Call
 from csjd._core.entry import Entry
 from csjd._core.lanes import CancelReason, Lane
 from csjd._core.verdict import judge
@@ -51,14 +53,15 @@ LEAK_CHECK = 0.01
 
 
 class LaneTask:
-    """The task of one lane; `Lane.handle` is this."""
+    """The task that serves a lane; `Lane.handle` is this."""
 
     __slots__ = (
+        "_calls",
+        "_parking",
         "baseline",
         "disturbed",
         "lane",
         "leaked",
-        "parking",
         "scheduler",
         "scope",
         "task",
@@ -69,11 +72,10 @@ class LaneTask:
     scope: trio.CancelScope
     task: trio.lowlevel.Task
 
-    def __init__(
-        self, lane: Lane, parking: trio.MemoryReceiveChannel[Call], scheduler: "Scheduler"
-    ) -> None:
+    def __init__(self, lane: Lane, scheduler: "Scheduler") -> None:
         self.lane = lane
-        self.parking = parking
+        # Carries wake-ups, never jobs; there is room for one that comes as this task ends.
+        self._calls, self._parking = trio.open_memory_channel[None](1)
         self.scheduler = scheduler
         self.disturbed = False
         """The scope was cancelled, or something leaked: no other handler must start in it."""
@@ -125,7 +127,10 @@ class LaneTask:
                 if calls.pending:
                     scheduler.send_calls()
                 if entry is None:
-                    break
+                    if not self._take_over():
+                        break
+                    lane = self.lane
+                    continue
                 spec = entry.spec
                 job = entry.job
                 timeout = spec.timeout if job.timeout is None else job.timeout
@@ -169,8 +174,21 @@ class LaneTask:
             if patience:
                 patience -= 1
                 await self._linger()
-            elif not await self._park():
+            elif await self._park():
+                lane = self.lane
+            else:
                 return False
+
+    def _take_over(self) -> bool:
+        """Exchange lanes with a task that sleeps although there is work for its lane."""
+        mine = self.lane
+        other = self.scheduler.backlog.take_over(mine)
+        if other is None:
+            return False
+        sleeper = other.handle
+        self.lane, sleeper.lane = other, mine
+        other.handle, mine.handle = self, sleeper
+        return True
 
     def _recover(self) -> bool:
         """Return whether this task may go on, in a new scope, or else see to its successor."""
@@ -194,37 +212,44 @@ class LaneTask:
         if calls.pending:
             scheduler.send_calls()
         worker.settle()
-        calls.linger(worker)
+        calls.linger()
         try:
             await trio.lowlevel.checkpoint()
         except BaseException:
-            calls.lingered(worker)
+            calls.arrived()
             self._pass_on()
             raise
-        calls.lingered(worker)
+        calls.arrived()
 
     async def _park(self) -> bool:
         """Wait until there may be work; return False if the worker has been removed."""
-        worker, scheduler = self.lane.worker, self.scheduler
+        scheduler = self.scheduler
         calls = scheduler.backlog.calls
-        if worker.leaving:
+        if self.lane.worker.leaving:
             self._pass_on()
             return False
-        calls.park(worker)
+        calls.park(self.lane)
         scheduler.rest()
         try:
-            call = await self.parking.receive()
+            await self._parking.receive()
         except trio.EndOfChannel:
             return False
         except BaseException:
-            if not worker.leaving:
-                calls.unpark(worker)
+            calls.unpark(self.lane)
             raise
-        calls.answered(call)
-        if worker.leaving:
+        calls.arrived()
+        if self.lane.worker.leaving:
             self._pass_on()
             return False
         return True
+
+    def wake(self) -> None:
+        """Wake the task, which is parked."""
+        self._calls.send_nowait(None)
+
+    def dismiss(self) -> None:
+        """End the task, which is parked."""
+        self._calls.close()
 
     def _pass_on(self) -> None:
         """Have others called, by a lane that was called and goes away instead of looking."""

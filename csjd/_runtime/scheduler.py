@@ -15,13 +15,11 @@ from contextvars import copy_context
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from csjd._core import statistics
 from csjd._core.backlog import Backlog
-from csjd._core.calls import Call
 from csjd._core.deadlock import Wait, would_deadlock
 from csjd._core.entry import Entry
 from csjd._core.lanes import CancelReason, Lane, Worker, due_for_check, next_check
@@ -97,7 +95,6 @@ class Scheduler:
         """What the task died of, if it did not end by `close`."""
         self.ended_event = trio.Event()
         self._sleep: trio.CancelScope | None = None
-        self._parking: dict[int, _Parking] = {}
         if observers:
             self.watchers.append(self._tell_ended)
 
@@ -221,7 +218,6 @@ class Scheduler:
     def add_worker(self) -> Worker:
         """Add a worker with lanes that take jobs at once."""
         worker = self.backlog.add_worker()
-        self._parking[worker.id] = _Parking(*trio.open_memory_channel[Call](math.inf))
         for _ in range(self.config.lanes):
             self._add_lane(worker)
         self.send_calls()
@@ -238,8 +234,8 @@ class Scheduler:
         if len(self.backlog.workers) == 1:
             raise ValueError("a dispatcher needs a worker, the last one cannot be removed")
         self.send_calls()  # to this worker, too, while it can hear: an observer may be removing it
-        self.backlog.remove_worker(worker)
-        self._parking.pop(worker.id).send.close()
+        for lane in self.backlog.remove_worker(worker):
+            lane.handle.dismiss()
         self.send_calls()
         self.tell(lambda now: WorkerRemoved(at=now, worker=worker.id))
 
@@ -260,8 +256,8 @@ class Scheduler:
     def send_calls(self) -> None:
         """Wake the lanes that the core wants awake."""
         if self.backlog.calls.pending:
-            for call in self.backlog.calls.take_calls():
-                self._parking[call.worker.id].send.send_nowait(call)
+            for lane in self.backlog.calls.take_calls():
+                lane.handle.wake()
 
     def _add_lane(self, worker: Worker) -> None:
         lane = self.backlog.add_lane(worker)
@@ -274,10 +270,7 @@ class Scheduler:
             self._start_task(lane)
 
     def _start_task(self, lane: Lane) -> None:
-        receive = self._parking[lane.worker.id].receive
-        self.start_soon(
-            LaneTask(lane, receive, self).run, name=f"csjd lane of worker {lane.worker.id}"
-        )
+        self.start_soon(LaneTask(lane, self).run, name="csjd lane")
 
     def lane_ended(self, lane: Lane) -> None:
         """Forget *lane*, whose task ends."""
@@ -548,14 +541,6 @@ class Scheduler:
             worker=lane.worker.id,
             reason=reason.value,
         )
-
-
-@attrs.frozen
-class _Parking:
-    """Where the lanes of one worker wait; what is sent are calls, never jobs."""
-
-    send: trio.MemorySendChannel[Call]
-    receive: trio.MemoryReceiveChannel[Call]
 
 
 def _job(lane: Lane) -> Job:
