@@ -360,7 +360,7 @@ async def test_a_caller_who_leaves_as_the_slot_comes_takes_the_batch_along(
     source = Source(held=True)
     async with csjd.open_batch_loader(nursery, source, max_batch=1) as loader:
         _, queued = await _start(nursery, loader.load, 1, 2)
-        (batch,) = (batch for batch in loader._batches if 2 in batch.callers)
+        (batch,) = (batch for batch in loader._batches.flying if 2 in batch.callers)
         source.gates[0].set()
         while not batch.go.is_set():  # noqa: ASYNC110
             await trio.lowlevel.checkpoint()
