@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 
 import trio
 
-from csjd._batching.batches import Batch, Batches, Fetch as Fetch
+from csjd._batching.batch import Batch
+from csjd._batching.batches import Batches, Fetch as Fetch
 from csjd._core.flights import aboard, boarded, depends
 from csjd._core.observers import Observers
 from csjd._model.batching import (
@@ -25,7 +26,7 @@ from csjd._model.batching import (
 from csjd._model.checks import is_integer, is_number
 from csjd._runtime.annex import Annex
 from csjd._runtime.crew import Crew
-from csjd._runtime.parking import sleep_among
+from csjd._runtime.parking import is_cancelled, sleep_among
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -59,11 +60,13 @@ class BatchLoader(Generic[K, V]):
             BaseException: What the fetch raised, or gave as the value of *key*; to each
                 caller an exception of its own.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        asker = aboard()
+        task = trio.lowlevel.current_task()
+        if is_cancelled(task):
+            await trio.lowlevel.checkpoint()
+        asker = None if boarded() is None else aboard()  # nearly always the former
         batch = self._batches.ask(key, asker)
         try:
-            await sleep_among(batch.sleepers)
+            await sleep_among(batch.sleepers, task)
         finally:
             if asker is not None or not batch.landed:
                 self._batches.leave(batch, key, asker)
@@ -90,7 +93,7 @@ class BatchLoader(Generic[K, V]):
     @trio.lowlevel.enable_ki_protection
     async def _load_many(self, keys: Sequence[K]) -> list[V]:
         asker = aboard()
-        places: dict[K, _Batch[K, V]] = {}
+        places: dict[K, Batch[K, V]] = {}
         values = []
         try:
             for key in keys:
@@ -99,7 +102,7 @@ class BatchLoader(Generic[K, V]):
             for key in keys:
                 batch = places[key]
                 if not batch.landed:
-                    await sleep_among(batch.sleepers)
+                    await sleep_among(batch.sleepers, trio.lowlevel.current_task())
                 values.append(batch.answer(key))
         finally:
             for key, batch in places.items():

@@ -184,7 +184,9 @@ def test_the_loader_does_what_the_model_does(
                     caller.scope.cancel()
                 await wait_all_tasks_blocked()
                 batches = loader._batches
-                assert not (batches.flying or batches.holding or batches._queue)
+                assert not batches.flying
+                assert not batches.holding
+                assert not batches._queue
             assert not real.running
 
     trio.run(main, clock=clock)

@@ -195,7 +195,7 @@ class Loads(Generic[K, V]):
         if asker is not None:
             asker.begin_wait(load)
         try:
-            await sleep_among(load.sleepers)
+            await sleep_among(load.sleepers, trio.lowlevel.current_task())
         finally:
             load.waiters -= 1
             if asker is not None:

@@ -12,7 +12,7 @@ from the flight wanted, along what is needed at that moment. No circle, no cost:
 aboard no flight are never checked.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from typing import Optional
 
@@ -51,9 +51,8 @@ class Flight:
             del self.needs[wanted]
 
 
-def boarded() -> Flight | None:
-    """Return the flight that the running code has boarded, in the air or not."""
-    return _aboard.get()
+boarded: Callable[[], Flight | None] = _aboard.get
+"""Returns the flight that the running code has boarded, in the air or not."""
 
 
 def aboard() -> Flight | None:

@@ -113,7 +113,7 @@ class Crew:
             del work, value
             task.context = Context()
             try:
-                await sleep_among(hand.bed)
+                await sleep_among(hand.bed, task)
             except BaseException:
                 self._asleep.pop(hand, None)
                 raise

@@ -53,16 +53,24 @@ _WOKEN = _Woken()
 _SLEEP = _sleep_request()
 
 
+def is_cancelled(task: trio.lowlevel.Task) -> bool:
+    """
+    Whether a checkpoint would raise `trio.Cancelled` in *task*.
+
+    Trio has no public way to ask that costs less than a coroutine.
+    """
+    return task._cancel_status.effectively_cancelled
+
+
 @types.coroutine
 def sleep_among(
-    sleepers: Sleepers,
+    sleepers: Sleepers, task: trio.lowlevel.Task
 ) -> Generator[object, outcome.Outcome[None], None]:
     """
-    Sleep until `wake_all(sleepers)`; who is cancelled is no longer among them.
+    Let *task*, the running one, sleep until `wake_all(sleepers)`.
 
-    No full checkpoint: wake-up and cancellation may come in any order.
+    Who is cancelled meanwhile is no longer among them.
     """
-    task = trio.lowlevel.current_task()
     sleepers[task] = None
     # Trio clears this when it wakes a task: from then on nobody else may.
     task.custom_sleep_data = sleepers
@@ -80,7 +88,8 @@ def is_asleep(task: trio.lowlevel.Task, sleepers: Sleepers) -> bool:
 
 def wake_all(sleepers: Sleepers) -> None:
     """Wake every task that sleeps here."""
+    reschedule = trio.lowlevel.reschedule
     for task in sleepers:
         if task.custom_sleep_data is sleepers:  # else it is cancelled
-            trio.lowlevel.reschedule(task, _WOKEN)
+            reschedule(task, _WOKEN)
     sleepers.clear()
