@@ -348,6 +348,10 @@ async def test_the_load_runs_in_a_copy_of_its_first_callers_context(nursery: tri
         await cache.get_or_load("a", load)
         assert seen == ["first caller"]
         assert variable.get() == "first caller"
+        variable.set("second caller")
+        await cache.get_or_load("b", load)  # perhaps by the same task
+        assert seen == ["first caller", "second caller"]
+        assert variable.get() == "second caller"
 
 
 async def test_every_caller_gets_an_error_of_its_own_and_none_is_kept(
@@ -401,6 +405,53 @@ async def test_a_failed_load_leaves_no_garbage_behind() -> None:
             gc.set_debug(0)
             gc.garbage.clear()
             gc.enable()
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, BaseException])
+async def test_whatever_a_load_raises_reaches_who_waits_and_nobody_else(
+    kind: type[BaseException], nursery: trio.Nursery
+) -> None:
+    source = Source()
+    source.error = kind("no")
+    raised: list[BaseException] = []
+
+    async def ask(key: str) -> None:
+        try:
+            await cache.get_or_load(key, source)
+        except kind as error:
+            raised.append(error)
+
+    async with csjd.open_cache(nursery, ttl=10) as cache:
+        for _ in range(2):
+            nursery.start_soon(ask, "a")
+        other = Caller(cache, "b", source)
+        nursery.start_soon(other)
+        await wait_all_tasks_blocked()
+        source.gates[source.calls.index("a")].set()
+        await wait_all_tasks_blocked()
+        assert [(type(error), error.args) for error in raised] == [(kind, ("no",))] * 2
+        assert raised[0] is not raised[1]
+        source.error = None
+        source.finish()
+        await wait_all_tasks_blocked()
+        assert other.got == f"b {source.calls.index('b')}"
+        assert await cache.get_or_load("a", _value) == "a"
+
+
+async def test_a_load_that_leaves_a_scope_open_fails_and_spoils_no_other() -> None:
+    async def leak(key: str) -> str:
+        trio.CancelScope().__enter__()
+        await trio.lowlevel.checkpoint()
+        return key
+
+    async with trio.open_nursery() as nursery, csjd.open_cache(nursery, ttl=10) as cache:
+        for _ in range(2):
+            assert await cache.get_or_load("held", _value) == "held"
+            with pytest.raises(RuntimeError, match="Cancel scope stack corrupted"):
+                await cache.get_or_load("a", leak)
+            cache.delete("held")
+        assert cache.get("a") is None
+        assert cache.statistics().errors == 2
 
 
 @pytest.mark.parametrize("kind", [ExceptionGroup, BaseExceptionGroup])
@@ -866,21 +917,47 @@ async def _keep_open(nursery: trio.Nursery, task_status: trio.TaskStatus[Cache])
         await trio.sleep_forever()
 
 
-async def test_keyboard_interrupt_in_a_load_reaches_the_nursery() -> None:
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit])
+async def test_what_ends_the_program_in_a_load_reaches_the_nursery(
+    kind: type[BaseException],
+) -> None:
     async def interrupt(key: str) -> str:
         await trio.lowlevel.checkpoint()
-        raise KeyboardInterrupt
+        raise kind
 
     callers = []
     async with trio.open_nursery() as outside:
-        with pytest.RaisesGroup(pytest.RaisesGroup(KeyboardInterrupt)):
+        with pytest.RaisesGroup(pytest.RaisesGroup(kind)):
             async with trio.open_nursery() as nursery, csjd.open_cache(nursery, ttl=10) as cache:
                 callers.append(Caller(cache, "a", interrupt))
                 outside.start_soon(callers[0])
                 await trio.sleep_forever()
         await wait_all_tasks_blocked()
         assert isinstance(callers[0].error, csjd.CacheClosedError)
-        assert isinstance(callers[0].error.__cause__, KeyboardInterrupt)
+        assert isinstance(callers[0].error.__cause__, kind)
+
+
+async def test_a_nursery_that_is_closed_already_is_refused() -> None:
+    async with trio.open_nursery() as nursery:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        async with csjd.open_cache(nursery, ttl=10):
+            raise AssertionError
+
+
+async def test_closing_ends_loads_that_a_delete_has_unlinked_too() -> None:
+    source = Source()
+    async with trio.open_nursery() as nursery:
+        async with csjd.open_cache(nursery, ttl=10) as cache:
+            callers = [Caller(cache, "a", source) for _ in range(2)]
+            for caller in callers:
+                nursery.start_soon(caller)
+                await wait_all_tasks_blocked()
+                cache.delete("a")
+        await wait_all_tasks_blocked()
+        assert [type(caller.error) for caller in callers] == [csjd.CacheClosedError] * 2
+        assert source.cancelled == ["a", "a"]
+        assert (cache.statistics().abandoned, cache.statistics().loading) == (2, 0)
 
 
 def test_ctrl_c_reaches_loaders_and_spares_the_caches_own_books() -> None:
