@@ -259,12 +259,6 @@ class TTLCache(Generic[K, V]):
         self._loads.close()
         self._shelves.clear()
 
-    @trio.lowlevel.enable_ki_protection
-    def _end(self) -> None:
-        """Close, if that has not happened; no load runs any more."""
-        self._close()
-        self._loads.release()
-
 
 def _check_thread() -> None:
     trio.lowlevel.current_trio_token()  # raises RuntimeError outside of Trio's thread
@@ -321,7 +315,7 @@ async def open_cache(
         random=Random() if random is None else random,
         observers=observers,
     )
-    annex = await Annex.open(nursery, "csjd cache", cache._end)
+    annex = await Annex.open(nursery, "csjd cache", cache._close)
     cache._loads.open(Crew(annex.nursery, "csjd cache load"))
     async with annex.ended_on_exit(cache._close, "the cache's block was left"):
         yield cache

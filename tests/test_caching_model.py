@@ -270,4 +270,4 @@ def check(model: Model, real: Real, callers: list[Asked]) -> None:
     assert cache._misses + loads.misses == model.misses
     assert (loads.started, loads.errors) == (model.started, model.errors)
     assert (loads.abandoned, loads.loading) == (model.abandoned, len(model.loads))
-    assert len(loads._unlinked) == sum(not load.linked for load in model.loads)
+    assert len(loads.linked) == sum(load.linked for load in model.loads)

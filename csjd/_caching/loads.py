@@ -138,7 +138,6 @@ class Loads(Generic[K, V]):
         "_now",
         "_observers",
         "_postpone",
-        "_unlinked",
         "abandoned",
         "errors",
         "linked",
@@ -165,8 +164,6 @@ class Loads(Generic[K, V]):
         self._closed = False
         self.linked: dict[K, Load[K, V]] = {}
         """Loads that new callers join and whose value will be kept, one per key."""
-        self._unlinked: set[Load[K, V]] = set()
-        """Loads under way that `unlink` unlinked; somebody may wait for them."""
         # Counted since the beginning, all but `loading`; see `CacheStatistics`.
         self.misses = 0
         self.started = 0
@@ -230,9 +227,7 @@ class Loads(Generic[K, V]):
 
     def unlink(self, key: K) -> None:
         """Let nobody join the load of *key* any more, nor that load write to the cache."""
-        load = self.linked.pop(key, None)
-        if load is not None:
-            self._unlinked.add(load)
+        self.linked.pop(key, None)
 
     def succeeded(self, load: Load[K, V], value: V) -> None:
         """Book that *load*, which is not abandoned, returned *value*."""
@@ -256,12 +251,12 @@ class Loads(Generic[K, V]):
         if self._observers:
             self._observers.tell(CacheLoadFailed(load.key, now - load.began, error))
 
-    def cut_off(self, load: Load[K, V], error: BaseException | None) -> None:
+    def cut_off(self, load: Load[K, V], error: BaseException) -> None:
         """Book that *load* ends with the cache, or with the whole program."""
-        if load.landed or load.abandoned:
+        if load.abandoned:
             return
         closed = CacheClosedError()
-        if error is not None and not isinstance(error, trio.Cancelled):
+        if not isinstance(error, trio.Cancelled):
             closed.__cause__ = error
         load.error = closed
         load.land()
@@ -278,21 +273,14 @@ class Loads(Generic[K, V]):
     def _is_over(self, load: Load[K, V]) -> bool:
         """Count *load* as under way no more; say whether it was linked until now."""
         self.loading -= 1
-        if self.linked.get(load.key) is load:
-            del self.linked[load.key]
-            return True
-        self._unlinked.discard(load)
-        return False
+        if self.linked.get(load.key) is not load:
+            return False
+        del self.linked[load.key]
+        return True
 
     # --- the end -----------------------------------------------------------------------
 
     def close(self) -> None:
         """Refuse new loads from now on; what is under way will not be kept."""
         self._closed = True
-        self._unlinked.update(self.linked.values())
         self.linked.clear()
-
-    def release(self) -> None:
-        """Release whoever still waits, now that nothing runs any more."""
-        for load in tuple(self._unlinked):
-            self.cut_off(load, None)

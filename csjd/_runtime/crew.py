@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import trio
 
 from csjd._runtime.isolation import cancel_status
-from csjd._runtime.parking import Sleepers, is_asleep, sleep_among, wake_all
+from csjd._runtime.parking import Sleepers, sleep_among, wake_all
 
 _SPARE = 16
 """Hands kept for later when there is nothing to do. More would only help in bursts."""
@@ -70,15 +70,16 @@ class Crew:
 
     def start(self, work: Work) -> None:
         """Have *work* done soon, in a copy of the present context."""
-        while self._asleep:
+        if self._asleep:
             hand, _ = self._asleep.popitem()
-            if is_asleep(hand.task, hand.bed):  # else it is being cancelled
-                work.hand, hand.work = hand, work
-                hand.task.context = copy_context()
-                wake_all(hand.bed)
-                return
-        work.hand = hand = Hand(work)
-        self._nursery.start_soon(self._run, hand, name=self._name)
+            work.hand, hand.work = hand, work
+            hand.task.context = copy_context()
+            # Who is on the way out, as the nursery is cancelled, will not be woken again:
+            # then that is what happens to the work, as it would in a new task.
+            wake_all(hand.bed)
+        else:
+            work.hand = hand = Hand(work)
+            self._nursery.start_soon(self._run, hand, name=self._name)
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self, hand: Hand) -> None:

@@ -81,11 +81,6 @@ def sleep_among(
         raise
 
 
-def is_asleep(task: trio.lowlevel.Task, sleepers: Sleepers) -> bool:
-    """Whether `wake_all(sleepers)` would wake *task*: it may be on its way out already."""
-    return task.custom_sleep_data is sleepers
-
-
 def wake_all(sleepers: Sleepers) -> None:
     """Wake every task that sleeps here."""
     reschedule = trio.lowlevel.reschedule

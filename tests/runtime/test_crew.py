@@ -161,14 +161,17 @@ async def test_work_that_returns_although_cancelled_has_succeeded(nursery: trio.
             await leave.wait()
         return "done"
 
-    piece, after = Piece(insist), Piece(_act)
+    piece = Piece(insist)
     await _run(crew, piece)
     piece.hand.cancel("enough")
     leave.set()
+    after = [Piece(_act) for _ in range(5)]
+    for each in after:  # in tasks that nobody has cancelled, whenever it is started
+        crew.start(each)
+        await trio.lowlevel.checkpoint()
     await wait_all_tasks_blocked()
     assert piece.ends == ["done"]
-    await _run(crew, after)  # in a task that nobody has cancelled
-    assert after.ends == [name.get()]
+    assert [each.ends for each in after] == [[name.get()]] * 5
     nursery.cancel_scope.cancel()
 
 
@@ -193,13 +196,17 @@ async def test_a_scope_left_open_is_an_error_and_spoils_no_other_work(
     nursery.cancel_scope.cancel()
 
 
-async def test_work_started_while_the_idle_are_being_cancelled_is_cancelled_too() -> None:
+@pytest.mark.parametrize("idle", ["on their way out", "gone"])
+async def test_work_started_in_a_cancelled_nursery_is_cancelled(idle: str) -> None:
     async with trio.open_nursery() as nursery:
         crew = Crew(nursery, "crew")
         await _run(crew, Piece(_act))
         piece = Piece(trio.sleep_forever, passes_on=True)
         nursery.cancel_scope.cancel()
-        crew.start(piece)  # the idle task is on its way out, and cannot take it
+        if idle == "gone":
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+        crew.start(piece)
         assert piece.ends == []
     assert [type(end) for end in piece.ends] == [trio.Cancelled]
 
