@@ -485,6 +485,29 @@ async def test_a_fetch_that_holds_the_last_slot_cannot_ask_its_own_loader(
         assert loader.statistics().waiting == 0
 
 
+async def test_a_task_that_outlives_the_fetch_it_came_from_may_ask(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    got: list[Any] = []
+
+    async def straggle() -> None:
+        await trio.sleep(1)
+        got.append(await loader.load(2))
+
+    async def fetch(keys: Sequence[int]) -> dict[int, int]:
+        await trio.lowlevel.checkpoint()
+        if 1 in keys:
+            nursery.start_soon(straggle)
+        if 2 in keys:  # which does not wait for the first, long landed
+            assert await loader.load_many([3]) == [3]
+        return {key: key for key in keys}
+
+    async with csjd.open_batch_loader(nursery, fetch, max_concurrent=2) as loader:
+        assert await loader.load(1) == 1
+        await trio.sleep(2)
+        assert got == [2]
+
+
 async def test_a_circle_through_a_cache_would_deadlock(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -873,6 +873,7 @@ async def test_a_closed_cache_is_empty_and_refuses() -> None:
 
 
 async def test_leaving_waits_for_loads_that_take_their_time(autojump_clock: MockClock) -> None:
+    events: list[object] = []
     ended = False
 
     async def stubborn(key: str) -> str:
@@ -884,7 +885,7 @@ async def test_leaving_waits_for_loads_that_take_their_time(autojump_clock: Mock
 
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(1):
-            async with csjd.open_cache(nursery, ttl=10) as cache:
+            async with csjd.open_cache(nursery, ttl=10, observers=[events.append]) as cache:
                 caller = Caller(cache, "a", stubborn)
                 nursery.start_soon(caller)
                 await trio.sleep_forever()
@@ -893,6 +894,7 @@ async def test_leaving_waits_for_loads_that_take_their_time(autojump_clock: Mock
         await wait_all_tasks_blocked()
         assert caller.got == "a"  # it did get loaded
         assert cache.get("a") is None  # and came too late to be kept
+        assert events[1:] == [csjd.CacheLoadSucceeded("a", 5, kept=False)]
 
 
 async def test_cancelling_the_nursery_releases_callers_outside_of_it() -> None:
@@ -935,6 +937,26 @@ async def test_what_ends_the_program_in_a_load_reaches_the_nursery(
         await wait_all_tasks_blocked()
         assert isinstance(callers[0].error, csjd.CacheClosedError)
         assert isinstance(callers[0].error.__cause__, kind)
+
+
+async def test_a_load_given_up_before_the_end_is_counted_once() -> None:
+    ended = trio.Event()
+
+    async def stubborn(key: str) -> None:
+        with trio.CancelScope(shield=True):
+            await ended.wait()
+        await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        async with csjd.open_cache(nursery, ttl=10) as cache:
+            caller = Caller(cache, "a", stubborn)
+            nursery.start_soon(caller)
+            await wait_all_tasks_blocked()
+            caller.scope.cancel()
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+            ended.set()
+        assert (cache.statistics().abandoned, cache.statistics().loading) == (1, 0)
 
 
 async def test_a_nursery_that_is_closed_already_is_refused() -> None:
