@@ -40,17 +40,17 @@ class Batch(Flight, Generic[K, V]):
 
     def __init__(self, batches: "Batches[K, V]", due: float) -> None:
         super().__init__()
-        self.batches = batches
-        self.due = due
+        self.batches: Batches[K, V] = batches
+        self.due: float = due
         """When it goes even if it is not full, by Trio's clock."""
         self.callers: dict[K, int] = {}
         """How many wait for each key; in the order they were first asked for."""
         self.sleepers: Sleepers = {}
-        self.go = trio.Event()
+        self.go: trio.Event = trio.Event()
         """Set when it has a slot."""
         self.keys: tuple[K, ...] | None = None
         """What the fetch was called with; None before."""
-        self.began = due
+        self.began: float = due
         """When that was."""
         self.answers: Mapping[K, V | BaseException] | None = None
         self.error: BaseException | None = None
@@ -62,7 +62,8 @@ class Batch(Flight, Generic[K, V]):
         self, answers: Mapping[K, V | BaseException] | None, error: BaseException | None
     ) -> None:
         """Give the outcome to all who wait."""
-        self.answers, self.error, self.landed = answers, error, True
+        self.answers, self.error = answers, error
+        self.landed = True
         wake_all(self.sleepers)
 
     def answer(self, key: K) -> V:

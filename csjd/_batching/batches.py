@@ -78,7 +78,7 @@ class Batches(Generic[K, V]):
         self._max_wait = max_wait
         self._max_concurrent = max_concurrent
         self._observers = observers
-        self.closed = False
+        self.closed: bool = False
         self.collecting: Batch[K, V] | None = None
         """The batch that new keys go to; None until somebody asks."""
         self._queue: OrderedDict[Batch[K, V], None] = OrderedDict()
@@ -88,11 +88,11 @@ class Batches(Generic[K, V]):
         self.flying: set[Batch[K, V]] = set()
         """Every batch that has neither landed nor been abandoned."""
         # Counted since the beginning; see `BatchLoaderStatistics`.
-        self.asked = 0
-        self.fetched = 0
-        self.fetches = 0
-        self.errors = 0
-        self.abandoned = 0
+        self.asked: int = 0
+        self.fetched: int = 0
+        self.fetches: int = 0
+        self.errors: int = 0
+        self.abandoned: int = 0
 
     def open(self, crew: Crew) -> None:
         """Have the batches fetched by *crew* from now on."""

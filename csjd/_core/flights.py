@@ -25,7 +25,7 @@ class Flight:
     __slots__ = ("landed", "needs")
 
     def __init__(self) -> None:
-        self.landed = False
+        self.landed: bool = False
         """Whether its outcome is there, so that nobody waits for it any more."""
         self.needs: dict[Flight, int] = {}
         """Flights that code aboard waits for, with the number of waits; all have to land."""

@@ -49,7 +49,7 @@ class Hand:
         self.work: Work | None = work
         """What it does; None while it sleeps."""
         self.bed: Sleepers = {}
-        self.is_cancelled = False
+        self.is_cancelled: bool = False
         self._scope = trio.CancelScope()
 
     def cancel(self, reason: str) -> None:
