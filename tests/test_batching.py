@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -155,19 +156,27 @@ async def test_without_max_wait_what_is_asked_at_once_goes_together(
         assert len(source.calls) == 1
 
 
-async def test_an_idle_loader_has_no_timer_and_one_task(mock_clock: MockClock) -> None:
+@pytest.mark.parametrize("past", ["a caller gave up", "a batch got full", "a batch was due"])
+async def test_an_idle_loader_has_no_timer(past: str, mock_clock: MockClock) -> None:
+    source = Source()
     async with (
         trio.open_nursery() as nursery,
-        csjd.open_batch_loader(nursery, Source(), max_wait=5) as loader,
+        csjd.open_batch_loader(nursery, source, max_batch=2, max_wait=5) as loader,
     ):
-        caller = Caller(loader.load, 1)
-        nursery.start_soon(caller)
-        await wait_all_tasks_blocked()
-        caller.scope.cancel()
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
+        caller, *_ = await _start(nursery, loader.load, 1)
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline == 5
+        match past:
+            case "a caller gave up":
+                caller.scope.cancel()
+            case "a batch got full":
+                await loader.load(2)
+            case "a batch was due":
+                mock_clock.jump(5)
         await wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
+        assert len(source.calls) == (past != "a caller gave up")
         assert len(nursery.child_tasks) == 1
-        assert not loader._annex.nursery.child_tasks
 
 
 async def test_load_many_keeps_the_order_and_spans_batches(
@@ -197,6 +206,9 @@ async def test_the_fetch_runs_in_a_copy_of_its_first_callers_context(
         variable.set("caller")
         await loader.load(1)
         assert (seen, variable.get()) == (["caller"], "caller")
+        variable.set("another")
+        await loader.load(1)  # perhaps fetched by the same task
+        assert (seen, variable.get()) == (["caller", "another"], "another")
 
 
 # --- errors ----------------------------------------------------------------------------
@@ -315,7 +327,7 @@ async def test_a_key_that_cannot_be_hashed_is_refused_alone(
                 await call
         await wait_all_tasks_blocked()
         assert loader.statistics().waiting == 0
-        assert not loader._annex.nursery.child_tasks
+        assert not loader._batches.flying
 
 
 # --- giving up -------------------------------------------------------------------------
@@ -358,17 +370,47 @@ async def test_a_caller_who_leaves_as_the_slot_comes_takes_the_batch_along(
     nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     source = Source(held=True)
-    async with csjd.open_batch_loader(nursery, source, max_batch=1) as loader:
-        _, queued = await _start(nursery, loader.load, 1, 2)
-        (batch,) = (batch for batch in loader._batches if 2 in batch.callers)
-        source.gates[0].set()
-        while not batch.go.is_set():  # noqa: ASYNC110
-            await trio.lowlevel.checkpoint()
-        queued.scope.cancel()
-        await wait_all_tasks_blocked()
-        assert (2,) not in source.calls or source.cancelled == [(2,)]
-        source.held = False
-        assert await loader.load(3) == 6
+    leaving: list[Caller] = []
+
+    def observe(event: csjd.BatchLoaderEvent) -> None:
+        # Just now the slot was given on: the one to go and its batch run in the same pass.
+        if isinstance(event, csjd.BatchFetchSucceeded) and leaving:
+            leaving.pop().scope.cancel()
+
+    async with csjd.open_batch_loader(nursery, source, max_batch=1, observers=[observe]) as loader:
+        for _ in range(20):  # whichever of the two comes first
+            _, queued = await _start(nursery, loader.load, 1, 2)
+            leaving.append(queued)
+            source.gates[-1].set()
+            await wait_all_tasks_blocked()
+            assert queued.scope.cancelled_caught
+            assert loader.statistics().waiting == 0
+            assert not loader._batches.holding
+        fetched = source.calls.count((2,))
+        assert source.calls.count((1,)) == 20
+        assert len(source.calls) == 20 + fetched  # and none of no keys at all
+        assert source.cancelled == [(2,)] * fetched
+
+
+async def test_a_batch_that_is_full_at_once_sets_no_timer() -> None:
+    deadlines: list[float] = []
+
+    class Watch(trio.abc.Instrument):
+        def before_io_wait(self, timeout: float) -> None:
+            deadlines.append(trio.lowlevel.current_statistics().seconds_to_next_deadline)
+
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_batch_loader(nursery, Source(), max_batch=2) as loader,
+    ):
+        watch = Watch()
+        trio.lowlevel.add_instrument(watch)
+        async with trio.open_nursery() as asking:
+            asking.start_soon(loader.load, 1)
+            asking.start_soon(loader.load, 2)
+        trio.lowlevel.remove_instrument(watch)
+    assert len(deadlines) > 2
+    assert set(deadlines) == {math.inf}
 
 
 async def test_a_fetch_nobody_waits_for_any_more_is_cancelled(
@@ -386,6 +428,28 @@ async def test_a_fetch_nobody_waits_for_any_more_is_cancelled(
         assert (loader.statistics().abandoned, loader.statistics().fetching) == (1, 0)
         source.held = False
         assert await loader.load_many([1, 2]) == [2, 4]
+
+
+async def test_callers_who_give_up_do_not_pile_up_while_a_batch_waits(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source(held=True)
+    async with csjd.open_batch_loader(nursery, source, max_batch=2, max_wait=1) as loader:
+        await _start(nursery, loader.load_many, [1, 2])  # holds the slot
+        await _start(nursery, loader.load, 3)
+        for key in [3, 4] * 50:
+            with trio.move_on_after(0):
+                await loader.load(key)
+            impatient = Caller(loader.load, 3)
+            nursery.start_soon(impatient)
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            impatient.scope.cancel()
+        await wait_all_tasks_blocked()
+        (batch,) = loader._batches.flying - set(loader._batches.holding)
+        assert batch.callers == {3: 1}
+        assert len(batch.sleepers) == 1
+        assert loader.statistics().waiting == 3
 
 
 async def test_an_abandoned_fetch_that_breaks_is_logged(
@@ -419,6 +483,29 @@ async def test_a_fetch_that_holds_the_last_slot_cannot_ask_its_own_loader(
             await loader.load(3)
         assert await loader.load(2) == 2
         assert loader.statistics().waiting == 0
+
+
+async def test_a_task_that_outlives_the_fetch_it_came_from_may_ask(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    got: list[Any] = []
+
+    async def straggle() -> None:
+        await trio.sleep(1)
+        got.append(await loader.load(2))
+
+    async def fetch(keys: Sequence[int]) -> dict[int, int]:
+        await trio.lowlevel.checkpoint()
+        if 1 in keys:
+            nursery.start_soon(straggle)
+        if 2 in keys:  # which does not wait for the first, long landed
+            assert await loader.load_many([3]) == [3]
+        return {key: key for key in keys}
+
+    async with csjd.open_batch_loader(nursery, fetch, max_concurrent=2) as loader:
+        assert await loader.load(1) == 1
+        await trio.sleep(2)
+        assert got == [2]
 
 
 async def test_a_circle_through_a_cache_would_deadlock(
@@ -510,13 +597,73 @@ async def test_leaving_closes_and_leaves_no_task() -> None:
         assert source.cancelled == [(1,)]
 
 
-async def test_keyboard_interrupt_in_a_fetch_reaches_the_nursery() -> None:
-    async def interrupt(keys: Sequence[int]) -> dict[int, int]:
-        await trio.lowlevel.checkpoint()
-        raise KeyboardInterrupt
+async def test_cancelling_the_nursery_releases_callers_outside_of_it() -> None:
+    source = Source(held=True)
+    loaders: list[Loader] = []
+
+    async def keep_open(nursery: trio.Nursery) -> None:
+        async with csjd.open_batch_loader(nursery, source, max_batch=1) as loader:
+            loaders.append(loader)
+            await trio.sleep_forever()
 
     async with trio.open_nursery() as outside:
-        with pytest.RaisesGroup(pytest.RaisesGroup(KeyboardInterrupt)):
+        async with trio.open_nursery() as nursery:
+            outside.start_soon(keep_open, nursery)  # noqa: ASYNC111
+            await wait_all_tasks_blocked()
+            (loader,) = loaders
+            callers = await _start(outside, loader.load, 1, 2)
+            nursery.cancel_scope.cancel()
+        await wait_all_tasks_blocked()
+        errors = [caller.error for caller in callers]
+        assert [type(error) for error in errors] == [csjd.BatchLoaderClosedError] * 2
+        assert source.cancelled == [(1,)]
+        with pytest.raises(csjd.BatchLoaderClosedError):
+            await loader.load(3)
+        outside.cancel_scope.cancel()
+
+
+async def test_a_nursery_that_is_closed_already_is_refused() -> None:
+    async with trio.open_nursery() as nursery:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        async with csjd.open_batch_loader(nursery, Source()):
+            raise AssertionError
+
+
+def test_ctrl_c_reaches_fetches_and_spares_the_loaders_own_books() -> None:
+    protected = []
+
+    async def fetch(keys: Sequence[int]) -> dict[int, int]:
+        await trio.lowlevel.checkpoint()
+        protected.append(trio.lowlevel.currently_ki_protected())
+        return {}
+
+    def observe(event: csjd.BatchLoaderEvent) -> None:
+        protected.append(trio.lowlevel.currently_ki_protected())
+
+    async def main() -> None:
+        async with (
+            trio.open_nursery() as nursery,
+            csjd.open_batch_loader(nursery, fetch, max_batch=1, observers=[observe]) as loader,
+        ):
+            with pytest.raises(csjd.MissingBatchResultError):
+                await loader.load(1)
+
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    trio.run(main)
+    assert protected == [True, False, True]  # fetch started, the fetch, fetch succeeded
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit])
+async def test_what_ends_the_program_in_a_fetch_reaches_the_nursery(
+    kind: type[BaseException],
+) -> None:
+    async def interrupt(keys: Sequence[int]) -> dict[int, int]:
+        await trio.lowlevel.checkpoint()
+        raise kind
+
+    async with trio.open_nursery() as outside:
+        with pytest.RaisesGroup(pytest.RaisesGroup(kind)):
             async with (
                 trio.open_nursery() as nursery,
                 csjd.open_batch_loader(nursery, interrupt, max_wait=0) as loader,
@@ -526,7 +673,7 @@ async def test_keyboard_interrupt_in_a_fetch_reaches_the_nursery() -> None:
                 await trio.sleep_forever()
         await wait_all_tasks_blocked()
         assert isinstance(caller.error, csjd.BatchLoaderClosedError)
-        assert isinstance(caller.error.__cause__, KeyboardInterrupt)
+        assert isinstance(caller.error.__cause__, kind)
 
 
 # --- the manners of the house ----------------------------------------------------------
@@ -583,6 +730,38 @@ async def test_observers_hear_what_happens(nursery: trio.Nursery, mock_clock: Mo
         started,
         csjd.BatchFetchFailed((1,), 2, error),
     ]
+
+
+async def test_an_observer_that_raises_is_dropped_with_one_logged_error(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[object] = []
+
+    def broken(event: object) -> None:
+        raise ValueError("observer is broken")
+
+    async with csjd.open_batch_loader(
+        nursery, Source(), max_batch=1, observers=[broken, heard.append]
+    ) as loader:
+        assert await loader.load(1) == 2
+        assert await loader.load(2) == 4
+    assert len(heard) == 4
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def test_a_cancelled_caller_neither_fills_a_batch_nor_is_counted(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source()
+    async with csjd.open_batch_loader(nursery, source, max_batch=2) as loader:
+        await _start(nursery, loader.load, 1)
+        before = loader.statistics()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await loader.load(2)
+        assert loader.statistics() == before
+        await wait_all_tasks_blocked()
+        assert source.calls == []
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,10 @@ def test_the_loader_does_what_the_model_does(
                 for caller in callers:
                     caller.scope.cancel()
                 await wait_all_tasks_blocked()
-                assert not loader._annex.nursery.child_tasks
+                batches = loader._batches
+                assert not batches.flying
+                assert not batches.holding
+                assert not batches._queue
             assert not real.running
 
     trio.run(main, clock=clock)

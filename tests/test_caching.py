@@ -16,6 +16,8 @@ import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 import csjd
+from csjd._caching.loads import Load
+from csjd._runtime.crew import Hand
 
 Cache = csjd.TTLCache[Any, Any]
 Loader = Callable[[Any], Awaitable[Any]]
@@ -139,7 +141,7 @@ async def test_expired_entries_do_not_pile_up_though_nobody_cleans(mock_clock: M
         for key in range(1000):
             cache.set(key, key)
             mock_clock.jump(1)
-            assert len(cache._entries) <= 11
+            assert len(cache._held) <= 11
 
 
 async def test_the_least_recently_used_makes_room() -> None:
@@ -293,9 +295,14 @@ async def test_the_load_ends_when_the_last_caller_has_given_up(nursery: trio.Nur
 async def test_a_load_whose_only_caller_left_before_it_began_is_not_begun() -> None:
     source = Source()
     async with trio.open_nursery() as nursery, csjd.open_cache(nursery, ttl=10) as cache:
-        cache._abandon(cache._start("a", source, refresh=False))
-        await wait_all_tasks_blocked()
-        assert source.calls == []
+        loads = cache._loads
+        for _ in range(2):  # by a new task, and by one that has slept
+            loads._abandon(loads.start("a", source, refresh=False))
+            await wait_all_tasks_blocked()
+            assert source.calls == []
+            assert await cache.get_or_load("b", _value) == "b"
+            await wait_all_tasks_blocked()
+        assert (cache.statistics().abandoned, cache.statistics().loading) == (2, 0)
 
 
 async def test_a_caller_who_comes_while_an_abandoned_load_ends_starts_another(
@@ -341,6 +348,10 @@ async def test_the_load_runs_in_a_copy_of_its_first_callers_context(nursery: tri
         await cache.get_or_load("a", load)
         assert seen == ["first caller"]
         assert variable.get() == "first caller"
+        variable.set("second caller")
+        await cache.get_or_load("b", load)  # perhaps by the same task
+        assert seen == ["first caller", "second caller"]
+        assert variable.get() == "second caller"
 
 
 async def test_every_caller_gets_an_error_of_its_own_and_none_is_kept(
@@ -389,12 +400,58 @@ async def test_a_failed_load_leaves_no_garbage_behind() -> None:
             gc.set_debug(gc.DEBUG_SAVEALL)
             gc.collect()
             kinds = {type(thing) for thing in gc.garbage}
-            assert LookupError not in kinds
-            assert csjd.caching._Load not in kinds
+            assert not kinds & {LookupError, Load, Hand}
         finally:
             gc.set_debug(0)
             gc.garbage.clear()
             gc.enable()
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, BaseException])
+async def test_whatever_a_load_raises_reaches_who_waits_and_nobody_else(
+    kind: type[BaseException], nursery: trio.Nursery
+) -> None:
+    source = Source()
+    source.error = kind("no")
+    raised: list[BaseException] = []
+
+    async def ask(key: str) -> None:
+        try:
+            await cache.get_or_load(key, source)
+        except kind as error:
+            raised.append(error)
+
+    async with csjd.open_cache(nursery, ttl=10) as cache:
+        for _ in range(2):
+            nursery.start_soon(ask, "a")
+        other = Caller(cache, "b", source)
+        nursery.start_soon(other)
+        await wait_all_tasks_blocked()
+        source.gates[source.calls.index("a")].set()
+        await wait_all_tasks_blocked()
+        assert [(type(error), error.args) for error in raised] == [(kind, ("no",))] * 2
+        assert raised[0] is not raised[1]
+        source.error = None
+        source.finish()
+        await wait_all_tasks_blocked()
+        assert other.got == f"b {source.calls.index('b')}"
+        assert await cache.get_or_load("a", _value) == "a"
+
+
+async def test_a_load_that_leaves_a_scope_open_fails_and_spoils_no_other() -> None:
+    async def leak(key: str) -> str:
+        trio.CancelScope().__enter__()
+        await trio.lowlevel.checkpoint()
+        return key
+
+    async with trio.open_nursery() as nursery, csjd.open_cache(nursery, ttl=10) as cache:
+        for _ in range(2):
+            assert await cache.get_or_load("held", _value) == "held"
+            with pytest.raises(RuntimeError, match="Cancel scope stack corrupted"):
+                await cache.get_or_load("a", leak)
+            cache.delete("held")
+        assert cache.get("a") is None
+        assert cache.statistics().errors == 2
 
 
 @pytest.mark.parametrize("kind", [ExceptionGroup, BaseExceptionGroup])
@@ -816,6 +873,7 @@ async def test_a_closed_cache_is_empty_and_refuses() -> None:
 
 
 async def test_leaving_waits_for_loads_that_take_their_time(autojump_clock: MockClock) -> None:
+    events: list[object] = []
     ended = False
 
     async def stubborn(key: str) -> str:
@@ -827,7 +885,7 @@ async def test_leaving_waits_for_loads_that_take_their_time(autojump_clock: Mock
 
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(1):
-            async with csjd.open_cache(nursery, ttl=10) as cache:
+            async with csjd.open_cache(nursery, ttl=10, observers=[events.append]) as cache:
                 caller = Caller(cache, "a", stubborn)
                 nursery.start_soon(caller)
                 await trio.sleep_forever()
@@ -836,6 +894,7 @@ async def test_leaving_waits_for_loads_that_take_their_time(autojump_clock: Mock
         await wait_all_tasks_blocked()
         assert caller.got == "a"  # it did get loaded
         assert cache.get("a") is None  # and came too late to be kept
+        assert events[1:] == [csjd.CacheLoadSucceeded("a", 5, kept=False)]
 
 
 async def test_cancelling_the_nursery_releases_callers_outside_of_it() -> None:
@@ -860,21 +919,67 @@ async def _keep_open(nursery: trio.Nursery, task_status: trio.TaskStatus[Cache])
         await trio.sleep_forever()
 
 
-async def test_keyboard_interrupt_in_a_load_reaches_the_nursery() -> None:
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit])
+async def test_what_ends_the_program_in_a_load_reaches_the_nursery(
+    kind: type[BaseException],
+) -> None:
     async def interrupt(key: str) -> str:
         await trio.lowlevel.checkpoint()
-        raise KeyboardInterrupt
+        raise kind
 
     callers = []
     async with trio.open_nursery() as outside:
-        with pytest.RaisesGroup(pytest.RaisesGroup(KeyboardInterrupt)):
+        with pytest.RaisesGroup(pytest.RaisesGroup(kind)):
             async with trio.open_nursery() as nursery, csjd.open_cache(nursery, ttl=10) as cache:
                 callers.append(Caller(cache, "a", interrupt))
                 outside.start_soon(callers[0])
                 await trio.sleep_forever()
         await wait_all_tasks_blocked()
         assert isinstance(callers[0].error, csjd.CacheClosedError)
-        assert isinstance(callers[0].error.__cause__, KeyboardInterrupt)
+        assert isinstance(callers[0].error.__cause__, kind)
+
+
+async def test_a_load_given_up_before_the_end_is_counted_once() -> None:
+    ended = trio.Event()
+
+    async def stubborn(key: str) -> None:
+        with trio.CancelScope(shield=True):
+            await ended.wait()
+        await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        async with csjd.open_cache(nursery, ttl=10) as cache:
+            caller = Caller(cache, "a", stubborn)
+            nursery.start_soon(caller)
+            await wait_all_tasks_blocked()
+            caller.scope.cancel()
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+            ended.set()
+        assert (cache.statistics().abandoned, cache.statistics().loading) == (1, 0)
+
+
+async def test_a_nursery_that_is_closed_already_is_refused() -> None:
+    async with trio.open_nursery() as nursery:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        async with csjd.open_cache(nursery, ttl=10):
+            raise AssertionError
+
+
+async def test_closing_ends_loads_that_a_delete_has_unlinked_too() -> None:
+    source = Source()
+    async with trio.open_nursery() as nursery:
+        async with csjd.open_cache(nursery, ttl=10) as cache:
+            callers = [Caller(cache, "a", source) for _ in range(2)]
+            for caller in callers:
+                nursery.start_soon(caller)
+                await wait_all_tasks_blocked()
+                cache.delete("a")
+        await wait_all_tasks_blocked()
+        assert [type(caller.error) for caller in callers] == [csjd.CacheClosedError] * 2
+        assert source.cancelled == ["a", "a"]
+        assert (cache.statistics().abandoned, cache.statistics().loading) == (2, 0)
 
 
 def test_ctrl_c_reaches_loaders_and_spares_the_caches_own_books() -> None:

@@ -263,8 +263,11 @@ def check(model: Model, real: Real, callers: list[Asked]) -> None:
     assert [asked.got for asked in callers] == [asked.expected for asked in callers]
     assert [key for key, _, _ in real.running.values()] == [load.key for load in model.loads]
     cache = real.cache
-    assert model.maxsize is None or len(cache._entries) <= model.maxsize
-    assert {key for shelf in cache._shelves for key in shelf} == cache._entries.keys()
-    for name in ("hits", "stale_hits", "misses", "started", "errors", "abandoned"):
-        assert getattr(cache, f"_{name}") == getattr(model, name), name
-    assert cache._loading == len(model.loads)
+    assert model.maxsize is None or len(cache._held) <= model.maxsize
+    assert {key for shelf in cache._shelves._shelves for key in shelf} == cache._held.keys()
+    loads = cache._loads
+    assert (cache._hits, cache._stale_hits) == (model.hits, model.stale_hits)
+    assert cache._misses + loads.misses == model.misses
+    assert (loads.started, loads.errors) == (model.started, model.errors)
+    assert (loads.abandoned, loads.loading) == (model.abandoned, len(model.loads))
+    assert len(loads.linked) == sum(load.linked for load in model.loads)

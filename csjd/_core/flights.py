@@ -12,7 +12,7 @@ from the flight wanted, along what is needed at that moment. No circle, no cost:
 aboard no flight are never checked.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from typing import Optional
 
@@ -25,7 +25,7 @@ class Flight:
     __slots__ = ("landed", "needs")
 
     def __init__(self) -> None:
-        self.landed = False
+        self.landed: bool = False
         """Whether its outcome is there, so that nobody waits for it any more."""
         self.needs: dict[Flight, int] = {}
         """Flights that code aboard waits for, with the number of waits; all have to land."""
@@ -51,9 +51,8 @@ class Flight:
             del self.needs[wanted]
 
 
-def boarded() -> Flight | None:
-    """Return the flight that the running code has boarded, in the air or not."""
-    return _aboard.get()
+boarded: Callable[[], Flight | None] = _aboard.get
+"""Returns the flight that the running code has boarded, in the air or not."""
 
 
 def aboard() -> Flight | None:

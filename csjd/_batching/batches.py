@@ -1,0 +1,262 @@
+"""
+Keys gathered into batches, and each batch fetched once.
+
+The first key opens a *batch*, whose work starts at once and waits: until the batch is full,
+or its first key has waited long enough, and then for one of `max_concurrent` slots. All the
+while further keys get in; when a slot is got, or the batch is full, it is closed to them
+and the next key opens another. So there is at most one batch collecting, and without
+callers nothing runs and no timer is set. Callers sleep until their batch has landed and
+take their answers from it themselves. They are counted per key: a key that nobody waits
+for any more is taken out, and a batch that has no callers left is cancelled, wherever it
+is.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import trio
+
+from csjd._batching.batch import Batch
+from csjd._core.flights import Flight, depends
+from csjd._core.observers import Observers
+from csjd._model.batching import (
+    BatchFetchAbandoned,
+    BatchFetchFailed,
+    BatchFetchStarted,
+    BatchFetchSucceeded,
+    BatchLoaderEvent,
+)
+from csjd._model.errors import BatchLoaderClosedError, WouldDeadlockError
+from csjd._runtime.annex import shareable
+from csjd._runtime.crew import Crew
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+Fetch: TypeAlias = Callable[[Sequence[K]], Awaitable[Mapping[K, V | BaseException]]]
+
+_log = logging.getLogger("csjd")
+
+
+class Batches(Generic[K, V]):
+    """The batches of one loader."""
+
+    __slots__ = (
+        "_crew",
+        "_fetch",
+        "_max_batch",
+        "_max_concurrent",
+        "_max_wait",
+        "_observers",
+        "_queue",
+        "abandoned",
+        "asked",
+        "closed",
+        "collecting",
+        "errors",
+        "fetched",
+        "fetches",
+        "flying",
+        "holding",
+    )
+
+    _crew: Crew
+
+    def __init__(
+        self,
+        fetch: Fetch[K, V],
+        *,
+        max_batch: int,
+        max_wait: float,
+        max_concurrent: int,
+        observers: Observers[BatchLoaderEvent],
+    ) -> None:
+        self._fetch = fetch
+        self._max_batch = max_batch
+        self._max_wait = max_wait
+        self._max_concurrent = max_concurrent
+        self._observers = observers
+        self.closed: bool = False
+        self.collecting: Batch[K, V] | None = None
+        """The batch that new keys go to; None until somebody asks."""
+        self._queue: OrderedDict[Batch[K, V], None] = OrderedDict()
+        """Batches that are full or due and wait for a slot, first come, first served."""
+        self.holding: dict[Batch[K, V], None] = {}
+        """Every batch that has a slot, abandoned ones on their way out included."""
+        self.flying: set[Batch[K, V]] = set()
+        """Every batch that has neither landed nor been abandoned."""
+        # Counted since the beginning; see `BatchLoaderStatistics`.
+        self.asked: int = 0
+        self.fetched: int = 0
+        self.fetches: int = 0
+        self.errors: int = 0
+        self.abandoned: int = 0
+
+    def open(self, crew: Crew) -> None:
+        """Have the batches fetched by *crew* from now on."""
+        self._crew = crew
+
+    # --- callers -----------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    def ask(self, key: K, asker: Flight | None) -> Batch[K, V]:
+        """Put *key* into the collecting batch; unless that lands, each call needs a `leave`."""
+        if self.closed:
+            raise BatchLoaderClosedError
+        batch = self.collecting
+        if batch is None:
+            batch = Batch(self, trio.current_time() + self._max_wait)
+        if asker is not None and depends(batch, on=asker):
+            raise WouldDeadlockError(f"key {key!r} is asked for from within a fetch it waits for")
+        callers = batch.callers
+        if key in callers:  # raises, if it cannot be hashed, before anything has changed
+            callers[key] += 1
+        else:
+            callers[key] = 1
+        self.asked += 1
+        if asker is not None:
+            asker.begin_wait(batch)
+        if batch is not self.collecting:
+            self.collecting = batch
+            self.flying.add(batch)
+            self._crew.start(batch)
+        if len(callers) == self._max_batch:
+            self.collecting = None
+            if not batch.go.is_set():  # as it may be already, if it was due
+                self._line_up(batch)
+        return batch
+
+    @trio.lowlevel.enable_ki_protection
+    def leave(self, batch: Batch[K, V], key: K, asker: Flight | None) -> None:
+        """Take back an `ask`, or, if *batch* has landed, note that *asker* waits no more."""
+        if asker is not None:
+            asker.end_wait(batch)
+        if batch.landed:
+            return
+        batch.callers[key] -= 1
+        if not batch.callers[key]:
+            del batch.callers[key]
+        if not batch.callers:
+            self._abandon(batch)
+
+    # --- slots -------------------------------------------------------------------------
+
+    def ahead(self) -> Collection[Batch[K, V]]:
+        """Return those of whom one has to end before another batch can start, if so."""
+        return self.holding if len(self.holding) == self._max_concurrent else ()
+
+    def _line_up(self, batch: Batch[K, V]) -> None:
+        self._queue[batch] = None
+        self._give_slots()
+
+    def _give_slots(self) -> None:
+        # Given away here, and not taken by the batches' tasks, which Trio runs in any order.
+        while self._queue and len(self.holding) < self._max_concurrent:
+            batch, _ = self._queue.popitem(last=False)
+            self.holding[batch] = None
+            batch.go.set()
+
+    @trio.lowlevel.enable_ki_protection
+    def give_back(self, batch: Batch[K, V]) -> None:
+        """Let others have the place of *batch*, which has ended."""
+        self._queue.pop(batch, None)
+        if batch in self.holding:
+            del self.holding[batch]
+            self._give_slots()
+
+    async def _get_slot(self, batch: Batch[K, V]) -> None:
+        if batch.go.is_set():
+            return
+        with trio.move_on_at(batch.due):
+            await batch.go.wait()
+        if not batch.go.is_set():
+            self._line_up(batch)  # keeps its place if it got full before
+            await batch.go.wait()
+
+    # --- the life of a batch -----------------------------------------------------------
+
+    async def fetch_in_turn(self, batch: Batch[K, V]) -> Mapping[K, V | BaseException]:
+        """Wait until *batch* may be fetched, and return what the fetch returned."""
+        await self._get_slot(batch)
+        if batch not in self.flying:  # its last caller left in the pass that gave us the slot
+            return {}
+        batch.keys = keys = tuple(batch.callers)
+        batch.began = trio.current_time()
+        if self.collecting is batch:
+            self.collecting = None
+        self.fetches += 1
+        self.fetched += len(keys)
+        if self._observers:
+            self._observers.tell(BatchFetchStarted(keys))
+        answers: Any = await _call(self._fetch, keys)
+        if not isinstance(answers, Mapping):
+            raise TypeError(f"fetch must return a mapping, got {type(answers).__name__}")
+        return answers
+
+    def succeeded(self, batch: Batch[K, V], answers: Mapping[K, V | BaseException]) -> None:
+        """Book that the fetch of *batch* returned *answers*."""
+        self.give_back(batch)
+        if batch not in self.flying:
+            return
+        self.flying.remove(batch)
+        batch.land(answers, None)
+        if self._observers:
+            duration = trio.current_time() - batch.began
+            self._observers.tell(BatchFetchSucceeded(batch.keys or (), duration))
+
+    def failed(self, batch: Batch[K, V], error: BaseException) -> bool:
+        """Book that *error* ended *batch*; False if it has to go on to the nursery."""
+        self.give_back(batch)
+        shared = shareable(error)
+        if shared is None:
+            self._cut_off(batch, error)
+            return False
+        if batch in self.flying:
+            self._fail(batch, shared)
+            return True
+        if isinstance(shared, Exception):
+            _log.warning("a fetch failed and nobody waits for it", exc_info=shared)
+            return True
+        return False
+
+    def _fail(self, batch: Batch[K, V], error: BaseException) -> None:
+        self.flying.remove(batch)
+        self.errors += 1
+        batch.land(None, error)
+        if self._observers:
+            duration = trio.current_time() - batch.began
+            self._observers.tell(BatchFetchFailed(batch.keys or (), duration, error))
+
+    def _abandon(self, batch: Batch[K, V]) -> None:
+        self.flying.discard(batch)
+        if self.collecting is batch:
+            self.collecting = None
+        batch.hand.cancel("everybody who waited for this batch gave up")
+        if batch.keys is not None:
+            self.abandoned += 1
+            if self._observers:
+                self._observers.tell(BatchFetchAbandoned(batch.keys))
+
+    def _cut_off(self, batch: Batch[K, V], error: BaseException | None) -> None:
+        """End a batch that ends with the loader, or with the whole program."""
+        if batch not in self.flying:
+            return
+        closed = BatchLoaderClosedError()
+        if error is not None and not isinstance(error, trio.Cancelled):
+            closed.__cause__ = error
+        batch.land(None, closed)
+        self._abandon(batch)
+
+    @trio.lowlevel.enable_ki_protection
+    def close(self) -> None:
+        """Release everybody, cancel every fetch, and refuse whoever comes later."""
+        self.closed = True
+        for batch in tuple(self.flying):
+            self._cut_off(batch, None)
+
+
+@trio.lowlevel.disable_ki_protection
+async def _call(fetch: Fetch[K, V], keys: Sequence[K]) -> object:
+    return await fetch(keys)

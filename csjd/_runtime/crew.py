@@ -1,0 +1,120 @@
+"""
+Tasks that do one piece of work after another, since a new task for each costs more.
+
+Each piece runs in a copy of the context of whoever started it, as in a task of its own.
+What a *hand*, one such task, does next is decided when a piece has ended. If that returned
+and left nothing behind, the hand takes the next, or sleeps until there is one. Otherwise,
+if it raised, was cancelled or left a cancel scope open, the hand ends as well.
+"""
+
+from contextvars import Context, copy_context
+from typing import Any, Protocol
+
+import trio
+
+from csjd._runtime.isolation import cancel_status
+from csjd._runtime.parking import Sleepers, sleep_among, wake_all
+
+_SPARE = 16
+"""Hands kept for later when there is nothing to do. More would only help in bursts."""
+
+
+class Work(Protocol):
+    """A piece of work; `perform` is called at most once, then exactly one of the others."""
+
+    hand: "Hand"
+    """Who does it; set before it begins."""
+
+    async def perform(self) -> Any:
+        """Do it, unprotected from Ctrl-C; not called at all if it is cancelled before."""
+
+    def succeed(self, value: Any) -> None:
+        """Hear what it returned, perhaps although it was cancelled."""
+
+    def absorb(self, error: BaseException) -> bool:
+        """Hear what it raised; False if that has to go on to the nursery."""
+
+    def cancelled(self) -> None:
+        """Hear that it has ended after `Hand.cancel`."""
+
+
+class Hand:
+    """One task of a crew."""
+
+    __slots__ = ("_scope", "bed", "is_cancelled", "task", "work")
+
+    task: trio.lowlevel.Task
+
+    def __init__(self, work: Work) -> None:
+        self.work: Work | None = work
+        """What it does; None while it sleeps."""
+        self.bed: Sleepers = {}
+        self.is_cancelled: bool = False
+        self._scope = trio.CancelScope()
+
+    def cancel(self, reason: str) -> None:
+        """Cancel what it does, and let it end with that."""
+        self.is_cancelled = True
+        self._scope.cancel(reason)
+
+
+class Crew:
+    """The tasks of one owner, all in one nursery; they end when that is cancelled."""
+
+    __slots__ = ("_asleep", "_name", "_nursery")
+
+    def __init__(self, nursery: trio.Nursery, name: str) -> None:
+        self._nursery = nursery
+        self._name = name
+        self._asleep: dict[Hand, None] = {}
+
+    def start(self, work: Work) -> None:
+        """Have *work* done soon, in a copy of the present context."""
+        if self._asleep:
+            hand, _ = self._asleep.popitem()
+            work.hand, hand.work = hand, work
+            hand.task.context = copy_context()
+            # Who is on the way out, as the nursery is cancelled, will not be woken again:
+            # then that is what happens to the work, as it would in a new task.
+            wake_all(hand.bed)
+        else:
+            work.hand = hand = Hand(work)
+            self._nursery.start_soon(self._run, hand, name=self._name)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run(self, hand: Hand) -> None:
+        hand.task = trio.lowlevel.current_task()
+        try:
+            with hand._scope:
+                await self._work(hand)
+        except BaseException as error:  # noqa: ASYNC103  # the work says whether it goes on
+            if hand.work is None or not hand.work.absorb(error):
+                raise
+        else:
+            if hand.work is not None:
+                hand.work.cancelled()
+        finally:
+            # The work knows its hand, and the task's context may know the work: no circles.
+            del hand.task
+            hand.work = None
+
+    async def _work(self, hand: Hand) -> None:
+        task = hand.task
+        status = cancel_status(task)
+        while hand.work is not None and not hand.is_cancelled:
+            value = await hand.work.perform()
+            if cancel_status(task) is not status:
+                return  # a scope was left open: that Trio complains of it is the outcome
+            work, hand.work = hand.work, None
+            work.succeed(value)
+            if hand.is_cancelled or len(self._asleep) >= _SPARE:
+                return
+            self._asleep[hand] = None
+            # What waits here, perhaps for long, must not keep the last work alive.
+            del work, value
+            task.context = Context()
+            try:
+                await sleep_among(hand.bed, task)
+            except BaseException:
+                self._asleep.pop(hand, None)
+                raise

@@ -1,0 +1,231 @@
+"""A crew: tasks used again, and what must not be left over from one use to the next."""
+
+import gc
+import weakref
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from csjd._runtime import crew as crew_module
+from csjd._runtime.crew import Crew, Hand
+
+name: ContextVar[str] = ContextVar("name", default="nobody")
+
+
+@attrs.define(eq=False)
+class Piece:
+    """A piece of work that notes how it ended."""
+
+    act: Callable[[], Awaitable[Any]]
+    passes_on: bool = False
+    ends: list[Any] = attrs.field(factory=list)
+    hand: Hand = attrs.field(init=False)
+    task: Any = None
+
+    async def perform(self) -> Any:
+        self.task = trio.lowlevel.current_task()
+        return await self.act()
+
+    def succeed(self, value: Any) -> None:
+        self.ends.append(value)
+
+    def absorb(self, error: BaseException) -> bool:
+        self.ends.append(error)
+        return not self.passes_on
+
+    def cancelled(self) -> None:
+        self.ends.append("cancelled")
+
+
+async def _act() -> str:
+    await trio.lowlevel.checkpoint()
+    return name.get()
+
+
+async def _run(crew: Crew, *pieces: Piece) -> None:
+    for piece in pieces:
+        crew.start(piece)
+    await wait_all_tasks_blocked()
+
+
+async def test_a_task_is_used_again_in_the_context_of_who_starts_it(nursery: trio.Nursery) -> None:
+    crew = Crew(nursery, "crew")
+
+    async def sign() -> str:
+        before = await _act()
+        name.set("somebody")
+        return before
+
+    pieces = [Piece(sign) for _ in range(3)]
+    for piece, starter in zip(pieces, ("one", "two", "three"), strict=True):
+        name.set(starter)
+        await _run(crew, piece)
+    assert [piece.ends for piece in pieces] == [["one"], ["two"], ["three"]]
+    assert len({piece.task for piece in pieces}) == 1
+    assert name.get() == "three"
+    nursery.cancel_scope.cancel()
+
+
+async def test_pieces_run_side_by_side_and_few_tasks_are_kept(nursery: trio.Nursery) -> None:
+    crew = Crew(nursery, "crew")
+    others = len(nursery.child_tasks)
+    pieces = [Piece(_act) for _ in range(100)]
+    await _run(crew, *pieces)
+    assert all(piece.ends == [name.get()] for piece in pieces)
+    assert len({piece.task for piece in pieces}) == 100
+    assert len(nursery.child_tasks) - others == crew_module._SPARE
+    nursery.cancel_scope.cancel()
+
+
+async def test_an_idle_task_keeps_nothing_alive(nursery: trio.Nursery) -> None:
+    class Thing:
+        pass
+
+    held: ContextVar[Thing] = ContextVar("held")
+    crew = Crew(nursery, "crew")
+
+    async def make() -> Thing:
+        held.set(Thing())
+        await trio.lowlevel.checkpoint()
+        return Thing()
+
+    piece = Piece(make)
+    await _run(crew, piece)
+    watched = [weakref.ref(piece), weakref.ref(piece.ends[0])]
+    watched.append(weakref.ref(piece.hand.task.context.get(held, piece.ends[0])))
+    del piece
+    gc.collect()
+    assert [ref() for ref in watched] == [None] * 3
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1)])
+async def test_a_task_whose_work_raised_ends(error: BaseException, nursery: trio.Nursery) -> None:
+    crew = Crew(nursery, "crew")
+
+    async def fail() -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    failing, next_one = Piece(fail), Piece(_act)
+    await _run(crew, failing)
+    await _run(crew, next_one)
+    assert failing.ends == [error]
+    assert next_one.ends == [name.get()]
+    assert failing.task is not next_one.task
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_is_not_absorbed_reaches_the_nursery() -> None:
+    async def fail() -> None:
+        await trio.lowlevel.checkpoint()
+        raise KeyboardInterrupt
+
+    piece = Piece(fail, passes_on=True)
+    with pytest.RaisesGroup(KeyboardInterrupt):
+        async with trio.open_nursery() as nursery:
+            Crew(nursery, "crew").start(piece)
+    assert len(piece.ends) == 1
+
+
+@pytest.mark.parametrize("moment", ["before it begins", "before a used task begins", "in it"])
+async def test_cancelled_work_hears_that_it_has_ended(moment: str, nursery: trio.Nursery) -> None:
+    crew = Crew(nursery, "crew")
+    if moment == "before a used task begins":
+        await _run(crew, Piece(_act))
+    piece = Piece(trio.sleep_forever)
+    crew.start(piece)
+    if moment == "in it":
+        await wait_all_tasks_blocked()
+    piece.hand.cancel("enough")
+    await wait_all_tasks_blocked()
+    assert piece.ends == ["cancelled"]
+    assert (piece.task is not None) == (moment == "in it")
+    after = Piece(_act)
+    await _run(crew, after)
+    assert after.ends == [name.get()]
+    nursery.cancel_scope.cancel()
+
+
+async def test_work_that_returns_although_cancelled_has_succeeded(nursery: trio.Nursery) -> None:
+    crew = Crew(nursery, "crew")
+
+    async def insist() -> str:
+        with trio.CancelScope(shield=True):
+            await leave.wait()
+        return "done"
+
+    for _ in range(10):  # in whichever order they run
+        leave = trio.Event()
+        piece = Piece(insist)
+        await _run(crew, piece)
+        piece.hand.cancel("enough")
+        leave.set()
+        after = [Piece(_act) for _ in range(4)]
+        for each in after:  # by tasks that nobody has cancelled, whenever it is started
+            crew.start(each)
+            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        assert piece.ends == ["done"]
+        assert [each.ends for each in after] == [[name.get()]] * 4
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_scope_left_open_is_an_error_and_spoils_no_other_work(
+    nursery: trio.Nursery,
+) -> None:
+    crew = Crew(nursery, "crew")
+
+    async def leak() -> str:
+        trio.CancelScope().__enter__()
+        await trio.lowlevel.checkpoint()
+        return "done"
+
+    leaking, after = Piece(leak), Piece(_act)
+    await _run(crew, leaking)
+    await _run(crew, after)
+    (error,) = leaking.ends
+    assert isinstance(error, RuntimeError)
+    assert "Cancel scope stack corrupted" in str(error)
+    assert after.ends == [name.get()]
+    assert after.task is not leaking.task
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("idle", ["on their way out", "gone"])
+async def test_work_started_in_a_cancelled_nursery_is_cancelled(idle: str) -> None:
+    async with trio.open_nursery() as nursery:
+        crew = Crew(nursery, "crew")
+        await _run(crew, Piece(_act))
+        piece = Piece(trio.sleep_forever, passes_on=True)
+        nursery.cancel_scope.cancel()
+        if idle == "gone":
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+        crew.start(piece)
+        assert piece.ends == []
+    assert [type(end) for end in piece.ends] == [trio.Cancelled]
+
+
+async def test_the_crew_protects_its_books_from_ctrl_c_and_leaves_work_as_it_finds_it(
+    nursery: trio.Nursery,
+) -> None:
+    protected: list[bool] = []
+
+    class Noting(Piece):
+        @trio.lowlevel.disable_ki_protection
+        async def perform(self) -> Any:
+            protected.append(trio.lowlevel.currently_ki_protected())
+            await trio.lowlevel.checkpoint()
+
+        def succeed(self, value: Any) -> None:
+            protected.append(trio.lowlevel.currently_ki_protected())
+
+    await _run(Crew(nursery, "crew"), Noting(_act))
+    assert protected == [False, True]
+    nursery.cancel_scope.cancel()
