@@ -48,9 +48,8 @@ FULL_RETRY: Final = 1.0
 """Seconds after which ends that a full disk did not take are tried again."""
 HEAD_START: Final = 2
 """
-Times that others run after a commit, before lanes are called for what it brought: Trio
-runs tasks in random order, so only after two rounds has everybody who waited for the
-commit had his turn. What they submit is then written while the handlers run.
+Times that others run after a commit before we look whether they have submitted more: Trio
+runs tasks in random order, so only after two rounds has everybody had a turn.
 """
 
 logger = logging.getLogger("csjd")
@@ -142,7 +141,7 @@ class Journal:
                 sealed = True
                 continue
             await self._write()
-            await self._call_lanes()
+            await self._let_go_on()
             sealed = False
             if self.failure is None and self.store.statistics().maintenance_due:
                 self._maintain()
@@ -156,12 +155,13 @@ class Journal:
             with trio.move_on_after(FULL_RETRY if self._resting else LINGER):
                 await self._hurry.wait()
 
-    async def _call_lanes(self) -> None:
-        """Have lanes called for what a commit brought, once those who waited have gone on."""
+    async def _let_go_on(self) -> None:
+        """Let those who waited for a commit go on, and only then the lanes it has work for."""
         with trio.CancelScope(shield=True):
             for _ in range(HEAD_START):
                 await trio.lowlevel.checkpoint()
-        self._scheduler.send_calls()
+        if self.failure is not None or not self._hurry.is_set():
+            self._scheduler.send_calls()  # else the next commit does, when it has begun
 
     async def _write(self) -> bool:
         """Write the batch that has gathered; return whether the store took it, or part of it."""
@@ -208,7 +208,20 @@ class Journal:
 
     async def _tell(self, operations: list[Operation], sync: bool) -> None:
         if operations:
-            await self._call(_commit, self.store, operations, sync)
+            await self._call(_commit, self.store, operations, sync, self._began)
+        else:
+            self._scheduler.send_calls()
+
+    def _began(self) -> None:
+        """
+        Have lanes called for what the commit before has brought; from the store's thread.
+
+        Not before, because the thread needs the interpreter to begin, and lanes that run
+        handlers would keep it: the disk would wait for them, and not work beside them.
+        """
+        token = self._scheduler.token
+        assert token is not None, "there is no journal before there is a run"
+        token.run_sync_soon(self._scheduler.send_calls, idempotent=True)
 
     def _settle(self, batch: Batch, refused: JobStoreFullError | None) -> None:
         """Let happen what the store knows of now."""
@@ -417,5 +430,8 @@ async def _all_done(changes: Sequence[Change]) -> None:
             await change.batch.done.wait()
 
 
-def _commit(store: JobStore, operations: list[Operation], sync: bool) -> Any:
+def _commit(
+    store: JobStore, operations: list[Operation], sync: bool, began: Callable[[], None]
+) -> Any:
+    began()
     return store.commit(operations, sync=sync)

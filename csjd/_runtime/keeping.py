@@ -73,10 +73,12 @@ class Keeping:
                 self.admission.note_refusal(batch[at], error)
                 errors[at] = error
                 entries.append(None)
-        await self.journal.wait(changes)
+        if changes:
+            await self.journal.wait(changes)
+        else:
+            await trio.lowlevel.checkpoint()
         if any(change.error is not None for change in changes):
             self._tell_refused(batch, changes, entries, errors)
-        await trio.lowlevel.cancel_shielded_checkpoint()
         return report_batch(entries, errors, self.scheduler)
 
     def _tell_refused(
