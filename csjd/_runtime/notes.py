@@ -42,9 +42,11 @@ class Notes:
 
     def ended(self, entry: Entry) -> None:
         """Note a job that has ended."""
-        self.started.discard(entry.order)
+        if self.started:
+            self.started.discard(entry.order)
         if entry.state is not JobState.FAILED:
-            self.note(Ended(entry.order, self._remembered_until()))
+            until = wall_time() + self.window if self.window else NEVER
+            self.note(Ended(entry.order, until))
             return
         reason = DeathReason.TIMED_OUT if entry.timed_out else DeathReason.FAILED
         self._died(entry, reason, entry.result)
@@ -54,7 +56,8 @@ class Notes:
         self._died(entry, DeathReason.CRASHED, error)
 
     def _died(self, entry: Entry, reason: DeathReason, error: BaseException) -> None:
-        at, until = wall_time(), self._remembered_until()
+        at = wall_time()
+        until = at + self.window if self.window else NEVER
         self.note(DeadLettered(entry.order, entry.attempts, reason, error_text(error), at, until))
         if entry.job.session is not None and entry.spec.on_failure is OnFailure.HALT:
             self.note(Halted(entry.job.session))
@@ -77,9 +80,6 @@ class Notes:
     def resumed(self, session: str) -> None:
         """Note that a halted session goes on."""
         self.note(Resumed(session))
-
-    def _remembered_until(self) -> float:
-        return wall_time() + self.window if self.window else NEVER
 
 
 def wall_time() -> float:
