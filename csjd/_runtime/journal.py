@@ -27,6 +27,8 @@ from csjd._model.errors import (
 from csjd._model.events import JobStoreFailed
 from csjd._model.lifecycle import JobState
 from csjd._model.storing import (
+    NEVER,
+    Ended,
     JobStore,
     Operation,
     Placed,
@@ -35,7 +37,7 @@ from csjd._model.storing import (
     StoreStatistics,
 )
 from csjd._runtime.commits import Batch, Change, Placing
-from csjd._runtime.notes import Notes
+from csjd._runtime.notes import Notes, wall_time
 
 if TYPE_CHECKING:
     from csjd._runtime.scheduler import Scheduler
@@ -51,6 +53,8 @@ HEAD_START: Final = 2
 Times that others run after a commit before we look whether they have submitted more: Trio
 runs tasks in random order, so only after two rounds has everybody had a turn.
 """
+
+_SUCCEEDED: Final = JobState.SUCCEEDED
 
 logger = logging.getLogger("csjd")
 
@@ -403,9 +407,19 @@ class Journal:
 
     def note_end(self, entry: Entry, now: float) -> None:
         """Note a job that has ended; for the scheduler's watchers."""
+        notes = self.notes
+        if entry.state is _SUCCEEDED and not notes.started and self.failure is None:
+            # As below; every job comes here, and while its commit waits for the interpreter.
+            batch = self._next
+            if not batch.items:
+                self._news.set()
+            until = wall_time() + notes.window if notes.window else NEVER
+            batch.items.append(Ended(entry.order, until))
+            batch.sync = True
+            return
         if entry.state is JobState.CANCELLED:
             self.unsettled[entry.order] = self._next
-        self.notes.ended(entry)
+        notes.ended(entry)
 
     def place(self, due: list[tuple[int, Entry]]) -> None:
         """Have delayed jobs that fell due, given with their old orders, take their places."""
