@@ -164,7 +164,7 @@ class Journal:
         with trio.CancelScope(shield=True):
             for _ in range(HEAD_START):
                 await trio.lowlevel.checkpoint()
-        if self.failure is not None or not self._hurry.is_set():
+        if not (self._hurry.is_set() and self._next.items and self.failure is None):
             self._scheduler.send_calls()  # else the next commit does, when it has begun
 
     async def _write(self) -> bool:

@@ -147,6 +147,21 @@ async def test_jobs_start_while_the_next_commit_is_being_written(
     assert log.times == {"a": [1], "b": [2], "c": [3]}
 
 
+async def test_jobs_start_although_somebody_has_waited_for_the_commit_before(
+    autojump_clock: MockClock,
+) -> None:
+    store, log = SlowStore(1), work()
+    async with opened(store, log.registry) as dispatcher, trio.open_nursery() as nursery:
+        receipt = await submit(dispatcher, "nothing", delay=60)
+        nursery.start_soon(lambda: submit(dispatcher, "nothing", id="b"))
+        receipt.cancel()
+        await at(1.5)
+        assert store.kinds() == [["Accepted"]]  # both are being written, and nothing waits
+        await receipt.outcome()
+        await trio.sleep(10)
+        assert log.times == {"b": [2]}
+
+
 async def test_run_at_counts_from_when_the_job_was_looked_at(autojump_clock: MockClock) -> None:
     log = work()
     async with opened(SlowStore(), log.registry, max_pending=1, job_timeout=99) as dispatcher:
