@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from csjd._core.calls import Switchboard
-from csjd._core.duplicates import RESERVED, KnownIds
+from csjd._core.duplicates import KnownIds
 from csjd._core.entry import Entry
 from csjd._core.lanes import Lane, Worker
 from csjd._core.ledger import Ledger
@@ -98,16 +98,17 @@ class Backlog:
     """Jobs that have an id and room, and are not accepted yet."""
     leaving: dict[int, Worker] = attrs.field(factory=dict)
     """Workers that were removed and still run something, by id."""
-    _order: int = 0
+    last_order: int = 0
+    """The order given to a job last."""
     _picks: int = 0
     _next_worker: int = 0
-    _limited: bool = attrs.field(init=False)
+    limited: bool = attrs.field(init=False)
     """Whether any limit is set that a job could be refused for."""
 
     def __attrs_post_init__(self) -> None:
         config = self.config
         limits = (config.max_pending, config.max_pending_per_session, config.max_sessions)
-        self._limited = any(limit is not None for limit in limits)
+        self.limited = any(limit is not None for limit in limits)
 
     @classmethod
     def empty(cls, config: Config) -> "Backlog":
@@ -145,9 +146,9 @@ class Backlog:
         known = self.ids.known
         if job.id in known and self.ids.refuses(job.id, now):
             raise DuplicateJobError(job.id, live=self.ids.lives(job.id))
-        if self._limited and (full := self.lacks_room(job, now)) is not None:
+        if self.limited and (full := self.lacks_room(job, now)) is not None:
             raise full
-        self._order = order = self._order + 1
+        self.last_order = order = self.last_order + 1
         known[job.id] = entry = Entry(job, spec, order, now, copies)
         self.ledger.accepted += 1
         if job.session is not None:
@@ -156,7 +157,7 @@ class Backlog:
             entry.state = _POSTPONE[entry.state]
             self.delays.add(entry, due)
         else:
-            self._line_up(entry)
+            self.line_up(entry)
         return entry
 
     def admit_plain(
@@ -170,10 +171,10 @@ class Backlog:
         neither priorities nor limits. What is not plain is left to `admit`, and so is
         every refusal.
         """
-        if self._limited:
+        if self.limited:
             return []
         known, append, most = self.ids.known, self.sessions.append, self.config.max_payload
-        order = self._order
+        order = self.last_order
         entries: list[Entry] = []
         sessionless: list[Entry] = []
         heads: list[Entry] = []
@@ -203,12 +204,10 @@ class Backlog:
                 heads.append(entry)
             else:
                 entry.state = _QUEUE[entry.state]
-        self._order = order
+        self.last_order = order
         self.ledger.accepted += len(entries)
         if sessionless:
-            self.shared.extend(sessionless)
-            if self.calls.parked and not self.idle:
-                self.calls.call_any()
+            self.offer_shared(sessionless)
         if heads:
             self._offer_heads(heads)
         return entries
@@ -233,91 +232,7 @@ class Backlog:
             if worker.parked and not self.idle:
                 self.calls.call_worker(worker)
 
-    def reserve(
-        self, job: Job, spec: HandlerSpec, now: float, due: float = 0.0, copies: bool = False
-    ) -> Entry:
-        """
-        Keep id, room and order for a job that a store is about to be told of.
-
-        What `admit` does, in two steps: whatever could refuse it happens here, and
-        `admit_reserved` or `give_back` must follow. Arguments and errors as for `admit`.
-        """
-        if job.id in self.ids.known and self.ids.refuses(job.id, now):
-            raise DuplicateJobError(job.id, live=self.ids.lives(job.id))
-        if self._limited and (full := self.lacks_room(job, now)) is not None:
-            raise full
-        self._order = order = self._order + 1
-        self.ids.known[job.id] = RESERVED
-        self.reserved += 1
-        entry = Entry(job, spec, order, now, copies, due=due if due > now else 0.0)
-        if job.session is not None:
-            entry.session = self.sessions.enter(job.session, now)
-        return entry
-
-    def admit_reserved(self, entry: Entry, now: float) -> None:
-        """Take in a job for which everything was reserved."""
-        self.reserved -= 1
-        self.ids.known[entry.job.id] = entry
-        self.ledger.accepted += 1
-        entry.since = now
-        if entry.due:  # even if it is over by now: the store knows a delayed job, without place
-            entry.state = _POSTPONE[entry.state]
-            self.delays.add(entry, entry.due)
-        else:
-            self._line_up(entry)
-
-    def give_back(self, entry: Entry, now: float) -> None:
-        """Undo a reservation: the job was not accepted."""
-        self.reserved -= 1
-        del self.ids.known[entry.job.id]
-        if entry.session is not None:
-            self.sessions.leave(entry.session, entry, now)
-
-    @property
-    def next_order(self) -> int:
-        """The order that the next job will get."""
-        return self._order + 1
-
     # --- coming out of a store ---------------------------------------------------------
-
-    def continue_from(self, next_order: int) -> None:
-        """Give out orders from *next_order* on."""
-        self._order = next_order - 1
-
-    def readmit(self, entry: Entry, now: float, heap: DueTimes | None, due: float) -> None:
-        """
-        Take in a job of an earlier run, behind all that were taken in before.
-
-        Args:
-            entry: The job, with its old order and attempts.
-            now: The time.
-            heap: Which of the heaps it waits in, None if it is not due later.
-            due: When it falls due.
-        """
-        self.ids.known[entry.job.id] = entry
-        self.ledger.accepted += 1
-        self.ledger.recovered += 1
-        if entry.job.session is not None:
-            entry.session = self.sessions.enter(entry.job.session, now)
-        if heap is None:
-            self._line_up(entry)
-        elif heap is self.delays or entry.session is None or entry.session.append(entry):
-            entry.state = _POSTPONE[entry.state]
-            heap.add(entry, due)
-        else:
-            entry.state = _QUEUE[entry.state]
-
-    def readmit_dead(self, entry: Entry, error: BaseException, now: float) -> list[Buried]:
-        """Book a job of an earlier run as failed, since it must not run again; as `fail`."""
-        self.ledger.accepted += 1
-        self.ledger.recovered += 1
-        self.ledger.failed += 1
-        if self.ids.window:
-            self.ids.known[entry.job.id] = now
-            self.ids.ended.append(entry.job.id)
-        if entry.job.session is not None and entry.spec.on_failure is OnFailure.HALT:
-            self.halt(entry.job.session, now)
-        return self._bury(entry, error, False, now)
 
     def make_ready(self, entry: Entry) -> None:
         """Let a job be run for which there is a handler now."""
@@ -360,13 +275,19 @@ class Backlog:
         """Live jobs, and those about to be."""
         return self.ledger.live + self.reserved
 
-    def _line_up(self, entry: Entry) -> None:
+    def line_up(self, entry: Entry) -> None:
         """Give a READY entry its place: at the end of its session, or of the shared queue."""
         session = entry.session
         if session is None or session.append(entry):
             self._offer(entry)
         else:
             entry.state = _QUEUE[entry.state]
+
+    def offer_shared(self, entries: list[Entry]) -> None:
+        """Let new READY entries, without session and of priority 0, be taken."""
+        self.shared.extend(entries)
+        if self.calls.parked and not self.idle:
+            self.calls.call_any()
 
     def _offer(self, entry: Entry) -> None:
         """Let a READY entry, head of its session if it has one, be taken."""
@@ -643,7 +564,7 @@ class Backlog:
             self._offer(entry)
         while (entry := self.delays.pop_due(now)) is not None:
             old_order = entry.order
-            self._order = entry.order = self._order + 1
+            self.last_order = entry.order = self.last_order + 1
             if self.placing is None:
                 self.place(entry)
             else:
@@ -653,7 +574,7 @@ class Backlog:
         """Give a delayed job that fell due its place at the end, unless it was cancelled."""
         if entry.state is JobState.SCHEDULED:
             self._fell_due(entry)
-            self._line_up(entry)
+            self.line_up(entry)
 
     def _fell_due(self, entry: Entry) -> None:
         entry.state = _FALL_DUE[entry.state]
@@ -794,41 +715,6 @@ class Backlog:
         # here already have to be offered anew.
         for entry in worker.ready.drain():
             self._offer(entry)
-
-    # --- dead letters ------------------------------------------------------------------
-
-    def requeue(self, job_id: str, spec: HandlerSpec, now: float) -> Entry:
-        """
-        Accept a dead letter anew, at the end of its session, with no attempts used.
-
-        Raises:
-            KeyError: No dead letter has this id.
-            DuplicateJobError: A live job has it.
-            QueueFullError: A limit is reached.
-        """
-        entry = self.reserve_requeue(job_id, spec, now)
-        self.admit_reserved(entry, now)
-        return entry
-
-    def reserve_requeue(self, job_id: str, spec: HandlerSpec, now: float) -> Entry:
-        """Take a dead letter out and reserve what its job needs; see `requeue`, `reserve`."""
-        buried = self.dead_letters[job_id]
-        window = None
-        if not self.ids.lives(job_id):  # its window, if still open, is not for itself
-            window = self.ids.known.pop(job_id, None)
-        try:
-            entry = self.reserve(buried.letter.job, spec, now, copies=buried.copies)
-        except QueueFullError:
-            if window is not None:
-                self.ids.known[job_id] = window
-            raise
-        del self.dead_letters[job_id]
-        return entry
-
-    def rebury(self, entry: Entry, buried: Buried, now: float) -> None:
-        """Undo `reserve_requeue`; the letter's id may be used again at once."""
-        self.give_back(entry, now)
-        self.dead_letters[entry.job.id] = buried
 
 
 def _precedes(one: Entry, other: Entry, *, oldest: bool) -> bool:

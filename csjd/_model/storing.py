@@ -349,7 +349,7 @@ class JobStore(Protocol):
 
 def ends_only(operations: Sequence[Operation]) -> bool:
     """Whether a batch adds no job, so that a store with its last room should take it."""
-    return not any(type(operation) in _GROWING for operation in operations)
+    return _GROWING.isdisjoint(map(type, operations))
 
 
 _GROWING: Final = frozenset({Accepted, Requeued})

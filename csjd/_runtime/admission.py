@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from csjd._core.backlog import Buried
 from csjd._core.entry import Entry
+from csjd._core.reserving import Reservations
 from csjd._model.errors import (
     CsjdError,
     DeadLetterNotFoundError,
@@ -31,17 +31,14 @@ from csjd._model.events import (
 from csjd._model.handler import HandlerSpec
 from csjd._model.job import Job, check_delay
 from csjd._model.lifecycle import DispatcherState
-from csjd._model.storing import Requeued
 from csjd._runtime.handlers import prepare_handler
-from csjd._runtime.journal import Change, wall_time
-from csjd._runtime.payloads import own, stored
+from csjd._runtime.payloads import own
 from csjd._runtime.receipts import BatchReport, Receipt, report_batch
 from csjd._runtime.room import WaitingLine
 from csjd._runtime.scheduler import Scheduler
-from csjd._store.jobs import to_accepted
 
 if TYPE_CHECKING:
-    from csjd._runtime.journal import Journal
+    from csjd._runtime.keeping import Keeping
     from csjd._runtime.recovering import Recovering
 
 
@@ -54,6 +51,8 @@ class Admission:
     """Handlers by type, ready to be called."""
     recovering: "Recovering | None" = None
     """With a store: what came out of it and waits for a handler."""
+    keeping: "Keeping | None" = None
+    """With a store: what has it know of jobs before they are taken in."""
     _line: WaitingLine = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -75,14 +74,14 @@ class Admission:
         now = self.scheduler.clock.current_time()
         self.scheduler.backlog.ids.forget(now, 2)
         try:
-            if self.scheduler.journal is not None:
-                return await self._submit_durably(job, wait, delay, now)
+            if self.keeping is not None:
+                return await self.keeping.submit(job, wait=wait, delay=delay)
             if wait:
                 entry = await self._accept_waiting(job, delay)
             else:
-                entry = self._take_in(self._look_at(job, delay, now), now)
+                entry = self._take_in(self.look_at(job, delay, now), now)
         except CsjdError as error:
-            self._note_refusal(job, error)
+            self.note_refusal(job, error)
             raise
         self.scheduler.send_calls()
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -96,8 +95,8 @@ class Admission:
         scheduler = self.scheduler
         now = scheduler.clock.current_time()
         scheduler.backlog.ids.forget(now, 2 * len(batch))
-        if scheduler.journal is not None:
-            return await self._submit_batch_durably(batch, wait, now)
+        if self.keeping is not None:
+            return await self.keeping.submit_batch(batch, wait=wait)
         entries: list[Entry | None] = []
         errors: dict[int, Exception] = {}
         while len(entries) < len(batch):
@@ -111,94 +110,14 @@ class Admission:
                 if wait:
                     entries.append(await self._accept_waiting(job, 0.0))
                 else:
-                    entries.append(self._take_in(self._look_at(job, 0.0, now), now))
+                    entries.append(self._take_in(self.look_at(job, 0.0, now), now))
             except CsjdError as error:
-                self._note_refusal(job, error)
+                self.note_refusal(job, error)
                 errors[len(entries)] = error
                 entries.append(None)
         self.scheduler.send_calls()
         await trio.lowlevel.cancel_shielded_checkpoint()
         return report_batch(entries, errors, self.scheduler)
-
-    # --- with a store ------------------------------------------------------------------
-
-    async def _submit_durably(self, job: Job, wait: bool, delay: float, now: float) -> Receipt:
-        """Take *job* in once the store knows of it."""
-        change = await self._offer_to_store(job, wait, delay, now)
-        await self._journal.wait((change,))
-        if change.error is not None:
-            raise change.error
-        return Receipt(change.entry, self.scheduler)
-
-    async def _submit_batch_durably(self, batch: list[Job], wait: bool, now: float) -> BatchReport:
-        errors: dict[int, Exception] = {}
-        changes: dict[int, Admitting] = {}
-        for position, job in enumerate(batch):
-            try:
-                changes[position] = await self._offer_to_store(job, wait, 0.0, now)
-            except CsjdError as error:
-                self._note_refusal(job, error)
-                errors[position] = error
-        await self._journal.wait(changes.values())
-        entries: list[Entry | None] = [None] * len(batch)
-        for position, change in changes.items():
-            if change.error is None:
-                entries[position] = change.entry
-            else:
-                self._note_refusal(batch[position], change.error)
-                errors[position] = change.error
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return report_batch(entries, errors, self.scheduler)
-
-    async def _offer_to_store(self, job: Job, wait: bool, delay: float, now: float) -> "Admitting":
-        """Reserve what *job* needs, if need be when there is room, and tell the journal."""
-        self.check_open()  # for each job of a batch: the door may close while it waits
-        self._journal.check()
-        offer = self._look_at(job, delay, now)
-        try:
-            return self._reserve(offer, now)
-        except QueueFullError as full:
-            if not wait:
-                raise
-            limit = full
-        changes: list[Admitting] = []
-
-        def reserve(now: float) -> Entry:
-            changes.append(self._reserve(offer, now))
-            return changes[0].entry
-
-        await self._wait_for_room(offer.job, limit, reserve)
-        return changes[0]
-
-    def _reserve(self, offer: "_Offer", now: float) -> "Admitting":
-        """Reserve what the job needs and tell the journal, or raise and change nothing."""
-        backlog, journal = self.scheduler.backlog, self._journal
-        journal.check()
-        due = wall_time() + offer.due - now if offer.due > now else None
-        accepted = to_accepted(offer.job, backlog.next_order, payload=offer.payload, due=due)
-        entry = backlog.reserve(offer.job, offer.spec, now, offer.due, offer.copies)
-        change = Admitting(accepted, entry, self)
-        journal.submit(change)
-        return change
-
-    def admit(self, entry: Entry, now: float) -> None:
-        """Take in a job that the store knows of now."""
-        scheduler = self.scheduler
-        scheduler.backlog.admit_reserved(entry, now)
-        if entry.due:
-            scheduler.schedule(entry)
-        if scheduler.observers:
-            scheduler.observers.tell(JobAccepted(at=now, job=entry.job))
-
-    def make_room(self, entry: Entry, now: float) -> None:
-        """Let in who waits for the room that *entry* had reserved."""
-        if self._line:
-            self._let_in(entry, now)
-
-    @property
-    def _journal(self) -> "Journal":
-        assert self.scheduler.journal is not None, "asked for only with a store"
-        return self.scheduler.journal
 
     # --- the checks, in order ----------------------------------------------------------
 
@@ -218,7 +137,7 @@ class Admission:
             case state:
                 raise DispatcherClosedError(state.value)
 
-    def _look_at(self, job: Job, delay: float, now: float) -> "_Offer":
+    def look_at(self, job: Job, delay: float, now: float) -> "Offer":
         """Check all that can be checked of *job* by itself, and make it ours."""
         if not isinstance(job, Job):
             raise InvalidJobError("job", f"must be a csjd.Job, got {type(job).__name__}")
@@ -226,13 +145,11 @@ class Admission:
         if spec is None:
             raise HandlerNotFoundError(job.type)
         due = 0.0 if delay == 0 and job.run_at is None else _due(job, delay, now)
-        most = self.scheduler.config.max_payload
-        own_job, copies = own(job, spec, most)
-        payload = b"" if self.scheduler.journal is None else stored(own_job, spec, most)
-        return _Offer(own_job, spec, due, copies, payload)
+        own_job, copies = own(job, spec, self.scheduler.config.max_payload)
+        return Offer(own_job, spec, due, copies)
 
-    def _take_in(self, offer: "_Offer", now: float) -> Entry:
-        """Take in what `_look_at` found in order, or raise and change nothing."""
+    def _take_in(self, offer: "Offer", now: float) -> Entry:
+        """Take in what `look_at` found in order, or raise and change nothing."""
         scheduler = self.scheduler
         entry = scheduler.backlog.admit(offer.job, offer.spec, now, offer.due, offer.copies)
         if offer.due > now:
@@ -248,15 +165,15 @@ class Admission:
         self.check_open()  # for each job of a batch: the door may close while it waits
         scheduler = self.scheduler
         now = scheduler.clock.current_time()
-        offer = self._look_at(job, delay, now)
+        offer = self.look_at(job, delay, now)
         try:
             return self._take_in(offer, now)
         except QueueFullError as full:
             limit = full
         scheduler.send_calls()  # what the same batch brought before can start meanwhile
-        return await self._wait_for_room(offer.job, limit, functools.partial(self._take_in, offer))
+        return await self.wait_for_room(offer.job, limit, functools.partial(self._take_in, offer))
 
-    async def _wait_for_room(
+    async def wait_for_room(
         self, job: Job, limit: QueueFullError, admit: Callable[[float], Entry]
     ) -> Entry:
         """Return what *admit* returns as soon as there is room for *job*."""
@@ -292,6 +209,11 @@ class Admission:
             self.scheduler.watchers.remove(self._let_in)
         self.scheduler.send_calls()
 
+    def make_room(self, entry: Entry, now: float) -> None:
+        """Let in who waits for the room that *entry* had reserved."""
+        if self._line:
+            self._let_in(entry, now)
+
     def close_door(self) -> None:
         """Send away who waits, because nothing more is accepted."""
         self._line.refuse_all(self.scheduler.state.value)
@@ -303,34 +225,19 @@ class Admission:
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open()
         scheduler = self.scheduler
-        now = scheduler.clock.current_time()
         buried = scheduler.backlog.dead_letters.get(job_id)
         if buried is None:
             raise DeadLetterNotFoundError(job_id)
         spec = buried.spec or self.specs.get(buried.letter.job.type)
         if spec is None:
             raise HandlerNotFoundError(buried.letter.job.type)
-        if scheduler.journal is not None:
-            return await self._requeue_durably(buried, spec, now)
-        entry = scheduler.backlog.requeue(job_id, spec, now)
+        if self.keeping is not None:
+            return await self.keeping.requeue(buried, spec)
+        now = scheduler.clock.current_time()
+        entry = Reservations(scheduler.backlog).requeue(job_id, spec, now)
         scheduler.tell(lambda at: DeadLetterRequeued(at=at, job=entry.job))
         scheduler.send_calls()
         await trio.lowlevel.cancel_shielded_checkpoint()
-        return Receipt(entry, scheduler)
-
-    async def _requeue_durably(self, buried: Buried, spec: HandlerSpec, now: float) -> Receipt:
-        scheduler, backlog = self.scheduler, self.scheduler.backlog
-        self._journal.check()
-        if self.recovering is not None:
-            buried = self.recovering.letter_of(buried, spec)
-        job_id = buried.letter.job.id
-        backlog.dead_letters[job_id] = buried
-        entry = backlog.reserve_requeue(job_id, spec, now)
-        change = Requeuing(Requeued(buried.order, entry.order), entry, self, buried)
-        self._journal.submit(change)
-        await self._journal.wait((change,))
-        if change.error is not None:
-            raise change.error
         return Receipt(entry, scheduler)
 
     async def discard(self, job_id: str) -> None:
@@ -339,19 +246,18 @@ class Admission:
         scheduler = self.scheduler
         if job_id not in scheduler.backlog.dead_letters:
             raise DeadLetterNotFoundError(job_id)
-        if scheduler.journal is not None:
-            scheduler.journal.check()
+        if self.keeping is not None:
+            self.keeping.journal.check()
         buried = scheduler.backlog.dead_letters.pop(job_id)
         scheduler.tell(lambda at: DeadLetterDiscarded(at=at, job=buried.letter.job))
-        if scheduler.journal is not None:
-            scheduler.journal.note_discarded(buried)
-            await scheduler.journal.flush()
-            scheduler.journal.check()
+        if self.keeping is not None:
+            await self.keeping.note_discarded(buried)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     # --- refusing ----------------------------------------------------------------------
 
-    def _note_refusal(self, job: Job, error: CsjdError) -> None:
+    def note_refusal(self, job: Job, error: CsjdError) -> None:
+        """Count a refusal, and tell of it."""
         scheduler = self.scheduler
         ledger = scheduler.backlog.ledger
         match error:
@@ -368,50 +274,14 @@ class Admission:
 
 
 @attrs.frozen
-class _Offer:
+class Offer:
     """A job that is in order by itself; whether there is room for it is another matter."""
 
     job: Job
     spec: HandlerSpec
     due: float
     copies: bool
-    payload: bytes
-    """As a store keeps it; empty without one."""
-
-
-@attrs.define(eq=False)
-class Admitting(Change):
-    """A job is taken in."""
-
-    entry: Entry
-    admission: Admission
-
-    def apply(self, now: float) -> None:
-        """Take it in."""
-        self.admission.admit(self.entry, now)
-
-    def refuse(self, now: float) -> None:
-        """Give back what was reserved for it."""
-        self.admission.scheduler.backlog.give_back(self.entry, now)
-        self.admission.make_room(self.entry, now)
-
-
-@attrs.define(eq=False)
-class Requeuing(Admitting):
-    """A dead letter's job is taken in anew."""
-
-    buried: Buried
-
-    def apply(self, now: float) -> None:
-        """Take it in."""
-        super().apply(now)
-        scheduler = self.admission.scheduler
-        scheduler.tell(lambda at: DeadLetterRequeued(at=at, job=self.entry.job))
-
-    def refuse(self, now: float) -> None:
-        """Let it be the dead letter it was."""
-        self.admission.scheduler.backlog.rebury(self.entry, self.buried, now)
-        self.admission.make_room(self.entry, now)
+    """Whether each attempt needs its own copy of payload or metadata."""
 
 
 def _due(job: Job, delay: float, now: float) -> float:

@@ -34,6 +34,7 @@ from csjd._model.retry import RetryPolicy
 from csjd._model.storing import JobStore
 from csjd._runtime.admission import Admission
 from csjd._runtime.journal import Journal
+from csjd._runtime.keeping import Keeping
 from csjd._runtime.receipts import BatchReport, Receipt
 from csjd._runtime.recovering import Recovering
 from csjd._runtime.scheduler import Scheduler
@@ -65,6 +66,7 @@ class Dispatcher:
             self._admission.register(spec)
         if store is not None:
             journal = self._scheduler.journal = Journal(store, self._scheduler)
+            self._admission.keeping = Keeping(self._admission, journal)
             self._admission.recovering = Recovering(journal, self._scheduler, self._admission.specs)
             self._scheduler.watchers.append(journal.note_end)
 

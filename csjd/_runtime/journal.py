@@ -6,56 +6,38 @@ next one gathers, so all submits that arrive meanwhile share one commit. A batch
 written at once when somebody waits for it. Nobody waits for the end of an attempt: it
 rides along with the next batch, and has one of its own only if none comes for a moment.
 
-There are two kinds of entries in a batch. A plain operation tells of what has happened in
-memory already: the end of an attempt. A `Change` is still to happen, when the batch is on
-the disk: a job is accepted, a delayed one takes its place. So memory never shows what a
-crash could take back, except ends, and those only mean that a job may run again.
-
 The store's methods run in threads, under a limiter of the journal's own: 40 stuck handlers
 must not keep us from the disk. A failed write is final. Nothing is acknowledged any more
 and nothing begins; what runs, ends.
 """
 
 import logging
-import time
-import traceback
-from collections.abc import Awaitable, Callable, Collection
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from csjd._core.backlog import Backlog, Buried
 from csjd._core.entry import Entry
-from csjd._core.lanes import CancelReason
 from csjd._model.errors import (
     JobStoreClosedError,
     JobStoreError,
     JobStoreFullError,
 )
 from csjd._model.events import JobStoreFailed
-from csjd._model.handler import HandlerSpec, OnFailure
 from csjd._model.lifecycle import JobState
 from csjd._model.storing import (
     NEVER,
-    DeadLettered,
-    DeathReason,
-    Discarded,
-    DueKind,
     Ended,
-    Halted,
-    Interrupted,
     JobStore,
     Operation,
     Placed,
-    Postponed,
     Recovery,
-    Resumed,
     Started,
     StoreStatistics,
 )
-from csjd._runtime.current import current_lane
+from csjd._runtime.commits import Batch, Change, Placing
+from csjd._runtime.notes import Notes, wall_time
 
 if TYPE_CHECKING:
     from csjd._runtime.scheduler import Scheduler
@@ -66,72 +48,15 @@ IDLE: Final = 1.0
 """Seconds without a commit after which the store is told to seal what it has."""
 FULL_RETRY: Final = 1.0
 """Seconds after which ends that a full disk did not take are tried again."""
-_ERROR_TEXT: Final = 4000
-"""Characters kept of a dead letter's error."""
+HEAD_START: Final = 2
+"""
+Times that others run after a commit before we look whether they have submitted more: Trio
+runs tasks in random order, so only after two rounds has everybody had a turn.
+"""
+
+_SUCCEEDED: Final = JobState.SUCCEEDED
 
 logger = logging.getLogger("csjd")
-
-
-@attrs.define(eq=False)
-class Change:
-    """What happens when the store knows of it, or does not happen at all."""
-
-    operation: Operation
-    withdrawn: bool = attrs.field(default=False, init=False)
-    """Whoever wanted it has given up before it was written."""
-    error: JobStoreError | None = attrs.field(default=None, init=False)
-    """Why it did not happen, if it was refused."""
-    batch: "Batch" = attrs.field(init=False)
-    refusable: ClassVar[bool] = True
-    """Whether it would make the store grow, and is left out when the disk is full."""
-
-    def apply(self, now: float) -> None:
-        """Let it happen."""
-        raise NotImplementedError
-
-    def refuse(self, now: float) -> None:
-        """Undo what was reserved for it."""
-        raise NotImplementedError
-
-
-@attrs.define(eq=False)
-class Placing(Change):
-    """A delayed job that fell due takes its place."""
-
-    backlog: Backlog
-    entry: Entry
-    refusable = False
-
-    def apply(self, now: float) -> None:
-        """Line the job up."""
-        self.backlog.place(self.entry)
-
-
-@attrs.define(eq=False)
-class Batch:
-    """What one commit will write."""
-
-    items: list[Operation | Change] = attrs.field(factory=list)
-    sync: bool = False
-    """Whether it must survive the loss of power, and not just of the process."""
-    writing: bool = False
-    """The commit has begun: nothing in it can be taken back."""
-    done: trio.Event = attrs.field(factory=trio.Event)
-    """Set when it was written, or will never be."""
-
-    def operations(self, *, refused: bool = False) -> list[Operation]:
-        """Return what is to be written; without the changes that can be *refused*."""
-        found: list[Operation] = []
-        for item in self.items:
-            if not isinstance(item, Change):
-                found.append(item)
-            elif not (item.withdrawn or (refused and item.refusable)):
-                found.append(item.operation)
-        return found
-
-    def changes(self) -> list[Change]:
-        """Return what happens when it is written, in order."""
-        return [item for item in self.items if isinstance(item, Change) and not item.withdrawn]
 
 
 class Journal:
@@ -142,8 +67,8 @@ class Journal:
         self.path = str(getattr(store, "path", type(store).__name__))
         self.failure: BaseException | None = None
         """What the store failed of; it is of no use any more."""
-        self.started: set[int] = set()
-        """Orders of the jobs that the store believes to be running."""
+        self.notes = Notes(self.note, scheduler.backlog.ids.window)
+        """What has happened in memory, to be written when there is something to write."""
         self.unsettled: dict[int, Batch] = {}
         """Cancelled jobs, by order, whose end is not known to be durable."""
         self._scheduler = scheduler
@@ -220,6 +145,7 @@ class Journal:
                 sealed = True
                 continue
             await self._write()
+            await self._let_go_on()
             sealed = False
             if self.failure is None and self.store.statistics().maintenance_due:
                 self._maintain()
@@ -229,8 +155,17 @@ class Journal:
         while not self._next.items or self.failure is not None:
             await self._news.wait()
             self._news = trio.Event()
-        with trio.move_on_after(FULL_RETRY if self._resting else LINGER):
-            await self._hurry.wait()
+        if not self._hurry.is_set():
+            with trio.move_on_after(FULL_RETRY if self._resting else LINGER):
+                await self._hurry.wait()
+
+    async def _let_go_on(self) -> None:
+        """Let those who waited for a commit go on, and only then the lanes it has work for."""
+        with trio.CancelScope(shield=True):
+            for _ in range(HEAD_START):
+                await trio.lowlevel.checkpoint()
+        if not (self._hurry.is_set() and self._next.items and self.failure is None):
+            self._scheduler.send_calls()  # else the next commit does, when it has begun
 
     async def _write(self) -> bool:
         """Write the batch that has gathered; return whether the store took it, or part of it."""
@@ -248,7 +183,6 @@ class Journal:
         finally:
             self._written = None
             batch.done.set()
-        self._scheduler.send_calls()
         return taken
 
     async def _commit(self, batch: Batch) -> bool:
@@ -278,7 +212,20 @@ class Journal:
 
     async def _tell(self, operations: list[Operation], sync: bool) -> None:
         if operations:
-            await self._call(_commit, self.store, operations, sync)
+            await self._call(_commit, self.store, operations, sync, self._began)
+        else:
+            self._scheduler.send_calls()
+
+    def _began(self) -> None:
+        """
+        Have lanes called for what the commit before has brought; from the store's thread.
+
+        Not before, because the thread needs the interpreter to begin, and lanes that run
+        handlers would keep it: the disk would wait for them, and not work beside them.
+        """
+        token = self._scheduler.token
+        assert token is not None, "there is no journal before there is a run"
+        token.run_sync_soon(self._scheduler.send_calls, idempotent=True)
 
     def _settle(self, batch: Batch, refused: JobStoreFullError | None) -> None:
         """Let happen what the store knows of now."""
@@ -296,12 +243,7 @@ class Journal:
     def _put_back(self, batch: Batch) -> None:
         """Keep for the next commit what a full disk did not take, before all else."""
         self._resting = True
-        kept = [item for item in batch.items if not (isinstance(item, Change) and item.refusable)]
-        self._next.items[:0] = kept
-        self._next.sync |= batch.sync
-        for item in kept:
-            if isinstance(item, Change):
-                item.batch = self._next
+        batch.put_before(self._next)
         for order, waits_for in self.unsettled.items():
             if waits_for is batch:
                 self.unsettled[order] = self._next
@@ -375,8 +317,15 @@ class Journal:
         Raises:
             JobStoreClosedError: The store has failed.
         """
-        self._gather(change)
+        self.check()
+        self._next.add(change)
+        self._next.sync = True
+        self._news.set()
         self._hurry.set()
+
+    def can_grow(self, change: Change) -> bool:
+        """Whether operations added to *change* now take effect in the order of gathering."""
+        return self._next.ends_with(change)
 
     def check(self) -> None:
         """
@@ -388,7 +337,7 @@ class Journal:
         if self.failure is not None or not self._open:
             raise self.refusal()
 
-    async def wait(self, changes: Collection[Change]) -> None:
+    async def wait(self, changes: Sequence[Change]) -> None:
         """
         Wait until all of *changes* have happened, or been refused.
 
@@ -447,124 +396,56 @@ class Journal:
 
     # --- what rides along --------------------------------------------------------------
 
-    def _gather(self, item: Operation | Change, *, sync: bool = True) -> None:
-        batch = self._next
-        if isinstance(item, Change):
-            self.check()
-            item.batch = batch
-        elif self.failure is not None:
-            return
-        batch.items.append(item)
-        batch.sync |= sync
-        self._news.set()
+    def note(self, operation: Operation, *, sync: bool = True) -> None:
+        """Have *operation*, which tells of what has happened, written before long."""
+        if self.failure is None:
+            batch = self._next
+            if not batch.items:
+                self._news.set()
+            batch.items.append(operation)
+            batch.sync |= sync
 
     def note_end(self, entry: Entry, now: float) -> None:
         """Note a job that has ended; for the scheduler's watchers."""
-        self.started.discard(entry.order)
-        until = self._remembered_until()
-        if entry.state is not JobState.FAILED:
-            if entry.state is JobState.CANCELLED:
-                self.unsettled[entry.order] = self._next
-            self._gather(Ended(entry.order, until))
+        notes = self.notes
+        if entry.state is _SUCCEEDED and not notes.started and self.failure is None:
+            # As below; every job comes here, and while its commit waits for the interpreter.
+            batch = self._next
+            if not batch.items:
+                self._news.set()
+            until = wall_time() + notes.window if notes.window else NEVER
+            batch.items.append(Ended(entry.order, until))
+            batch.sync = True
             return
-        reason = DeathReason.TIMED_OUT if entry.timed_out else DeathReason.FAILED
-        error = error_text(entry.result)
-        self._gather(DeadLettered(entry.order, entry.attempts, reason, error, wall_time(), until))
-        if entry.job.session is not None and entry.spec.on_failure is OnFailure.HALT:
-            self._gather(Halted(entry.job.session))
-
-    def note_crashed(self, entry: Entry, error: BaseException) -> None:
-        """Note a job that has killed its process too often."""
-        self._gather(
-            DeadLettered(
-                entry.order,
-                entry.attempts,
-                DeathReason.CRASHED,
-                error_text(error),
-                wall_time(),
-                self._remembered_until(),
-            )
-        )
-        if entry.job.session is not None and entry.spec.on_failure is OnFailure.HALT:
-            self._gather(Halted(entry.job.session))
-
-    def note_postponed(self, entry: Entry, kind: DueKind) -> None:
-        """Note a job that waits for its next attempt."""
-        self.started.discard(entry.order)
-        due = wall_time() + entry.due - self._scheduler.clock.current_time()
-        self._gather(Postponed(entry.order, entry.attempts, due, kind))
-
-    def note_interrupted(self, entry: Entry) -> None:
-        """Note a job that a stop has put back."""
-        if entry.order in self.started:
-            self.started.discard(entry.order)
-            self._gather(Interrupted(entry.order))
-
-    def note_discarded(self, buried: Buried) -> None:
-        """Note a dead letter that is gone."""
-        self._gather(Discarded(buried.order))
-
-    def note_resumed(self, session: str) -> None:
-        """Note that a halted session goes on."""
-        self._gather(Resumed(session))
+        if entry.state is JobState.CANCELLED:
+            self.unsettled[entry.order] = self._next
+        notes.ended(entry)
 
     def place(self, due: list[tuple[int, Entry]]) -> None:
         """Have delayed jobs that fell due, given with their old orders, take their places."""
         for old_order, entry in due:
             if self.failure is None:
-                self.submit(Placing(Placed(old_order, entry.order), self._backlog, entry))
+                self.submit(Placing([Placed(old_order, entry.order)], self._backlog, entry))
 
-    def announced(self, spec: HandlerSpec) -> HandlerSpec:
-        """Return *spec* for a job that may have killed its process: each start is told first."""
-        return attrs.evolve(spec, function=self._announcing(spec.function))
-
-    def _announcing(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-        async def call(job: Any, *attempt: Any) -> Any:
-            await self._announce(job.id)
-            return await function(job, *attempt)
-
-        return call
-
-    async def _announce(self, job_id: str) -> None:
-        """Have the store know that a job is about to run, so that it can count its crashes."""
-        entry = self._backlog.ids.find(job_id)
-        assert entry is not None, "a job that runs is live"
+    async def announce(self, entry: Entry) -> bool:
+        """Have the store know that the job is about to run; return whether it does."""
         if self.failure is None:
-            self.started.add(entry.order)
+            self.notes.started.add(entry.order)
             batch = self._next
-            self._gather(Started(entry.order), sync=False)
+            self.note(Started(entry.order), sync=False)
             self._hurry.set()
             await batch.done.wait()
-        if self.failure is not None:
-            task = current_lane.get()
-            assert task is not None, "handlers run in lanes"
-            scheduler = self._scheduler
-            scheduler.cancel_attempt(
-                task.lane, CancelReason.SHUTDOWN, scheduler.clock.current_time()
-            )
-            await trio.lowlevel.checkpoint()
-
-    def _remembered_until(self) -> float:
-        window = self._backlog.ids.window
-        return wall_time() + window if window else NEVER
+        return self.failure is None
 
 
-async def _all_done(changes: Collection[Change]) -> None:
+async def _all_done(changes: Sequence[Change]) -> None:
     for change in changes:
         if not change.batch.done.is_set():
             await change.batch.done.wait()
 
 
-def _commit(store: JobStore, operations: list[Operation], sync: bool) -> Any:
+def _commit(
+    store: JobStore, operations: list[Operation], sync: bool, began: Callable[[], None]
+) -> Any:
+    began()
     return store.commit(operations, sync=sync)
-
-
-def wall_time() -> float:
-    """Return the time that still means something after a restart, in seconds."""
-    return time.time()
-
-
-def error_text(error: BaseException) -> str:
-    """Return what people need to see of *error*, as a store can keep it."""
-    text = "".join(traceback.format_exception_only(error)).strip()[:_ERROR_TEXT]
-    return text.encode(errors="replace").decode()

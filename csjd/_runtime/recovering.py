@@ -10,6 +10,7 @@ import trio
 from csjd._core.backlog import Buried
 from csjd._core.duplicates import RESERVED
 from csjd._core.entry import Entry
+from csjd._core.readmission import Readmission
 from csjd._core.timers import DueTimes
 from csjd._model.errors import RecordedError
 from csjd._model.events import JobParked, JobStoreOpened
@@ -25,7 +26,9 @@ from csjd._model.storing import (
     LiveJob,
     Recovery,
 )
-from csjd._runtime.journal import Journal, logger, wall_time
+from csjd._runtime.announcing import Announcing
+from csjd._runtime.journal import Journal, logger
+from csjd._runtime.notes import wall_time
 from csjd._runtime.payloads import needs_copies
 from csjd._runtime.scheduler import Scheduler
 from csjd._store.jobs import to_job
@@ -47,10 +50,14 @@ class Recovering:
     """Jobs of types without a handler."""
     _letters: dict[str, Accepted] = attrs.field(factory=dict)
     """By job id: what dead letters of types without a handler were made from."""
-    _announced: dict[str, HandlerSpec] = attrs.field(factory=dict)
-    """By type: how jobs are run whose starts the store is told of."""
     _unclean: bool = False
     """The last owner of the store has not closed it."""
+    _readmission: Readmission = attrs.field(init=False)
+    _announcing: Announcing = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._readmission = Readmission(self.scheduler.backlog)
+        self._announcing = Announcing(self.journal, self.scheduler)
 
     async def recover(self) -> None:
         """
@@ -63,7 +70,7 @@ class Recovering:
         self._unclean = not recovery.clean
         backlog = self.scheduler.backlog
         backlog.placing = []
-        backlog.continue_from(recovery.next_order)
+        self._readmission.continue_from(recovery.next_order)
         now, wall = self.scheduler.clock.current_time(), wall_time()
         for session in recovery.halted:
             backlog.halt(session, now)
@@ -100,16 +107,13 @@ class Recovering:
         else:
             entry.spec = self._suspecting(spec, live)
         due = math.nan if live.due is None else now + live.due - wall
-        backlog.readmit(entry, now, self._heap(live), due)
+        self._readmission.readmit(entry, now, self._heap(live), due)
 
     def _suspecting(self, spec: HandlerSpec, live: LiveJob) -> HandlerSpec:
         """Return how a recovered job is run; if it may have killed its process, told first."""
         if not (self._unclean or live.crashes):
             return spec
-        announced = self._announced.get(spec.type)
-        if announced is None:
-            announced = self._announced[spec.type] = self.journal.announced(spec)
-        return announced
+        return self._announcing.announced(spec)
 
     def _heap(self, live: LiveJob) -> DueTimes | None:
         backlog = self.scheduler.backlog
@@ -126,10 +130,10 @@ class Recovering:
         error = RecordedError(f"the process died {crashes} times while the job ran")
         backlog = self.scheduler.backlog
         replaced = backlog.dead_letters.get(entry.job.id)
-        self.journal.note_crashed(entry, error)
-        dropped = backlog.readmit_dead(entry, error, now)
+        self.journal.notes.crashed(entry, error)
+        dropped = self._readmission.readmit_dead(entry, error, now)
         for buried in dropped if replaced is None else (replaced, *dropped):
-            self.journal.note_discarded(buried)
+            self.journal.notes.discarded(buried)
 
     def _set_apart(self, accepted: Accepted, now: float, problem: Exception | None) -> None:
         """Keep a job's id and hold its session, since nothing more can be done with it."""
@@ -159,7 +163,7 @@ class Recovering:
             self._letters[job.id] = accepted
         buried = Buried(letter, spec, needs_copies(job), accepted.order)
         for dropped in self.scheduler.backlog.bury(buried):
-            self.journal.note_discarded(dropped)
+            self.journal.notes.discarded(dropped)
 
     def _remember(self, remembered: Mapping[str, float], now: float, wall: float) -> None:
         ids = self.scheduler.backlog.ids

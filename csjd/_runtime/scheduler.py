@@ -348,7 +348,7 @@ class Scheduler:
         match kind:
             case Kind.RETRY:
                 backlog.retry(entry, now + verdict.delay)
-                self._note_postponed(entry, DueKind.BACKOFF)
+                self._note_postponed(entry, DueKind.BACKOFF, now)
                 self.schedule(entry)
                 self.tell(
                     lambda at: JobRetried(
@@ -362,7 +362,7 @@ class Scheduler:
                 )
             case Kind.SNOOZE:
                 backlog.snooze(entry, now + verdict.delay)
-                self._note_postponed(entry, DueKind.SNOOZE)
+                self._note_postponed(entry, DueKind.SNOOZE, now)
                 self.schedule(entry)
                 self.tell(
                     lambda at: JobSnoozed(
@@ -372,7 +372,7 @@ class Scheduler:
             case Kind.INTERRUPT:
                 backlog.interrupt(entry)
                 if self.journal is not None:
-                    self.journal.note_interrupted(entry)
+                    self.journal.notes.interrupted(entry)
                 self.tell(lambda at: JobInterrupted(at=at, job=entry.job, attempt=attempt))
             case Kind.CANCEL:
                 backlog.cancel(entry, error, now)
@@ -381,9 +381,9 @@ class Scheduler:
                 self._fail(entry, lane.worker, verdict, now)
         self.send_calls()
 
-    def _note_postponed(self, entry: Entry, kind: DueKind) -> None:
+    def _note_postponed(self, entry: Entry, kind: DueKind, now: float) -> None:
         if self.journal is not None:
-            self.journal.note_postponed(entry, kind)
+            self.journal.notes.postponed(entry, kind, now)
 
     def _fail(self, entry: Entry, worker: Worker, verdict: Verdict, now: float) -> None:
         replaced = self.backlog.dead_letters.get(entry.job.id)
@@ -391,7 +391,7 @@ class Scheduler:
         self.ended(entry, now)
         if self.journal is not None:
             for buried in dropped if replaced is None else (replaced, *dropped):
-                self.journal.note_discarded(buried)
+                self.journal.notes.discarded(buried)
         session = entry.job.session
         if session is not None and entry.spec.on_failure is OnFailure.HALT:
             self.tell(lambda at: SessionHalted(at=at, session=session, job=entry.job))
@@ -452,7 +452,7 @@ class Scheduler:
 
     def _note_resumed(self, session: str) -> None:
         if self.journal is not None:
-            self.journal.note_resumed(session)
+            self.journal.notes.resumed(session)
 
     def session_info(self, session: str) -> SessionInfo | None:
         """Return a session's numbers; None if it is not remembered."""

@@ -1,11 +1,13 @@
 """Jobs as a store's `Accepted`, and back."""
 
+from collections.abc import Iterable
 from typing import Any, Final
 
+from csjd._core.entry import Entry
 from csjd._model.errors import InvalidJobError
 from csjd._model.job import NO_METADATA, Job
 from csjd._model.storing import Accepted
-from csjd._store.payloads import decode_payload, encode_payload
+from csjd._store.payloads import decode_payload, encode_payload, encode_plain
 
 _LOW, _HIGH = -(1 << 63), (1 << 64) - 1
 
@@ -53,6 +55,30 @@ def to_accepted(job: Job, order: int, *, payload: bytes, due: float | None) -> A
         timeout=job.timeout,
         metadata=metadata,
     )
+
+
+def plain_accepted(entries: Iterable[Entry]) -> list[Accepted]:
+    """
+    Return what a store keeps of jobs that `Reservations.reserve_plain` took.
+
+    As `to_accepted` does of each, without looking for what such jobs do not have.
+    """
+    return [
+        Accepted(
+            entry.order,
+            (job := entry.job).id,
+            job.type,
+            encode_plain(job.payload),
+            job.created_at,
+            job.session,
+            0,
+            None,
+            None,
+            job.max_attempts,
+            job.timeout,
+        )
+        for entry in entries
+    ]
 
 
 def to_job(accepted: Accepted, payload: Any) -> Job:

@@ -190,7 +190,7 @@ def _batch_stops_half_way() -> Planting:
     def note_refusal(self: Admission, job: Any, error: Exception) -> None:
         raise error
 
-    return replace(Admission, "_note_refusal", lambda original: note_refusal)
+    return replace(Admission, "note_refusal", lambda original: note_refusal)
 
 
 def _removed_worker_forgets_its_sessions() -> Planting:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
@@ -77,6 +78,107 @@ async def test_orders_ascend_and_a_batch_is_one_commit(autojump_clock: MockClock
         assert [each.order for each in batch if isinstance(each, Accepted)] == list(range(1, 21))
 
 
+async def test_batch_of_all_kinds_of_jobs_is_one_commit_in_its_order(
+    autojump_clock: MockClock,
+) -> None:
+    store, log = SlowStore(1), work()
+    async with opened(store, log.registry, workers=1) as dispatcher:
+        dispatcher.pause()
+        jobs = [
+            Job(type="nothing", id="bytes", payload=b"x"),
+            Job(type="nothing", id="text", payload="x"),
+            Job(type="nothing", id="session", payload=b"x", session="s"),
+            Job(type="unheard-of", id="nobody's"),
+            Job(type="nothing", id="first", payload=b"x", priority=9),
+            Job(type="nothing", id="none"),
+            Job(type="nothing", id="bytes", payload=b"again"),
+            Job(type="nothing", id="last", payload=b"x", timeout=2.0**70, max_attempts=2),
+        ]
+        report = await dispatcher.submit_batch(jobs)
+        assert (report.accepted, report.duplicates, report.invalid) == (6, 1, 1)
+        assert [receipt and receipt.job.id for receipt in report.receipts] == [
+            *["bytes", "text", "session", None, "first", "none", None, "last"]
+        ]
+        [batch] = store.batches
+        accepted = [each for each in batch if isinstance(each, Accepted)]
+        assert [each.order for each in accepted] == [1, 2, 3, 4, 5, 6]
+        assert [each.id for each in accepted] == [
+            *["bytes", "text", "session", "first", "none", "last"]
+        ]
+        assert (accepted[-1].timeout, accepted[-1].max_attempts) == (2.0**70, 2)
+        dispatcher.resume()
+        await report.receipts[-1].outcome()  # type: ignore[union-attr]
+        assert log.started == ["first", "bytes", "text", "session", "none", "last"]
+
+
+async def test_job_let_in_while_a_batch_is_looked_at_keeps_orders_ascending(
+    autojump_clock: MockClock,
+) -> None:
+    store = SlowStore(1)
+
+    def make_room(event: csjd.Event) -> None:
+        if isinstance(event, csjd.JobRefused):
+            dispatcher.cancel("holds")
+
+    async with (
+        opened(
+            store, work().registry, observers=(make_room,), max_pending_per_session=1
+        ) as dispatcher,
+        trio.open_nursery() as nursery,
+    ):
+        await submit(dispatcher, "nothing", id="holds", session="s", delay=60)
+        nursery.start_soon(lambda: submit(dispatcher, "nothing", id="w", session="s", wait=True))
+        await wait_all_tasks_blocked()
+        jobs = [Job(type="nothing", id=job_id) for job_id in "ab"]
+        await dispatcher.submit_batch([jobs[0], Job(type="unheard-of"), jobs[1]])
+        accepted = [each for batch in store.batches for each in batch if isinstance(each, Accepted)]
+        assert [(each.order, each.id) for each in accepted] == [
+            *[(1, "holds"), (2, "a"), (3, "w"), (4, "b")]
+        ]
+
+
+async def test_jobs_start_while_the_next_commit_is_being_written(
+    autojump_clock: MockClock,
+) -> None:
+    store, log = SlowStore(1), work()
+    async with opened(store, log.registry) as dispatcher:
+        for job_id in "abc":
+            await submit(dispatcher, "nothing", id=job_id)
+    assert log.times == {"a": [1], "b": [2], "c": [3]}
+
+
+async def test_jobs_start_although_somebody_has_waited_for_the_commit_before(
+    autojump_clock: MockClock,
+) -> None:
+    store, log = SlowStore(1), work()
+    async with opened(store, log.registry) as dispatcher, trio.open_nursery() as nursery:
+        receipt = await submit(dispatcher, "nothing", delay=60)
+        nursery.start_soon(lambda: submit(dispatcher, "nothing", id="b"))
+        receipt.cancel()
+        await at(1.5)
+        assert store.kinds() == [["Accepted"]]  # both are being written, and nothing waits
+        await receipt.outcome()
+        await trio.sleep(10)
+        assert log.times == {"b": [2]}
+
+
+async def test_run_at_counts_from_when_the_job_was_looked_at(autojump_clock: MockClock) -> None:
+    log = work()
+    async with opened(SlowStore(), log.registry, max_pending=1, job_timeout=99) as dispatcher:
+        late = datetime.now(UTC) + timedelta(seconds=20)  # this clock stands still meanwhile
+        await dispatcher.submit_batch(
+            [
+                Job(type="sleep", id="a", payload=10),
+                Job(type="sleep", id="b", payload=1),
+                Job(type="nothing", id="c", run_at=late),
+            ],
+            wait=True,
+        )
+        await trio.sleep(60)
+    [started] = log.times["c"]
+    assert started == pytest.approx(30, abs=5)  # real seconds pass, but not that many
+
+
 async def test_duplicates_and_limits_are_exact_while_a_commit_is_under_way(
     autojump_clock: MockClock,
 ) -> None:
@@ -121,6 +223,49 @@ async def test_submit_cancelled_before_its_commit_begins_did_nothing(
         ]
         assert accepted[1:] == ["b"]
         assert dispatcher.session_info("s") is None or dispatcher.session_info("s").pending == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("payload", [b"plain", "not plain"])
+async def test_batch_cancelled_before_its_commit_begins_did_nothing(
+    autojump_clock: MockClock, payload: object
+) -> None:
+    store = SlowStore(1)
+    async with (
+        opened(store, work().registry, max_pending=4) as dispatcher,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(submit, dispatcher, "nothing")
+        await trio.sleep(0.5)
+        batch = [Job(type="nothing", id=i, payload=payload, session="s") for i in "abc"]
+        with trio.move_on_after(0.1) as scope:
+            await dispatcher.submit_batch(batch)
+        assert scope.cancelled_caught
+        assert dispatcher.session_info("s").pending == 0  # type: ignore[union-attr]
+        report = await dispatcher.submit_batch(batch)
+        assert report.accepted == 3
+        for receipt in report.receipts:
+            await receipt.outcome()  # type: ignore[union-attr]
+        accepted = [
+            each.id for batch in store.batches for each in batch if isinstance(each, Accepted)
+        ]
+        assert accepted[1:] == ["a", "b", "c"]
+        assert balanced(dispatcher.metrics())
+
+
+async def test_batch_that_finds_the_disk_full_gives_back_all_it_had(
+    autojump_clock: MockClock,
+) -> None:
+    full = csjd.JobStoreFullError("disk", "no room")
+    store = SlowStore(faults=iter([full, None, None]))
+    async with opened(store, work().registry, max_pending=3) as dispatcher:
+        batch = [Job(type="nothing", id=i, payload=b"x", session="s") for i in "abc"]
+        report = await dispatcher.submit_batch([*batch, Job(type="nothing", id="d", payload=b"")])
+        assert (report.accepted, report.rejected) == (0, 4)
+        assert list(report.receipts) == [None] * 4
+        kinds = [type(report.errors[position]) for position in range(4)]
+        assert kinds == [csjd.JobStoreFullError] * 3 + [csjd.QueueFullError]
+        assert dispatcher.session_info("s").pending == 0  # type: ignore[union-attr]
+        assert (await dispatcher.submit_batch(batch)).accepted == 3
 
 
 async def test_cancellation_is_held_back_while_the_job_is_being_written(

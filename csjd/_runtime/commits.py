@@ -1,0 +1,100 @@
+"""
+What one commit will write: operations, and changes that wait for it.
+
+A plain operation tells of what has happened in memory already, such as the end of an
+attempt. A `Change` is still to happen, when its operations are on the disk: jobs are
+accepted, a delayed one takes its place. So memory never shows what a crash could take
+back, except ends, and those only mean that a job may run again.
+"""
+
+from typing import ClassVar
+
+import attrs
+import trio
+
+from csjd._core.backlog import Backlog
+from csjd._core.entry import Entry
+from csjd._model.errors import JobStoreError
+from csjd._model.storing import Operation
+
+
+@attrs.define(eq=False)
+class Change:
+    """What happens when the store knows of all its operations, or does not happen at all."""
+
+    operations: list[Operation]
+    """In order; none was gathered by anybody else in between."""
+    withdrawn: bool = attrs.field(default=False, init=False)
+    """Whoever wanted it has given up before it was written."""
+    error: JobStoreError | None = attrs.field(default=None, init=False)
+    """Why it did not happen, if it was refused."""
+    batch: "Batch" = attrs.field(init=False)
+    refusable: ClassVar[bool] = True
+    """Whether it would make the store grow, and is left out when the disk is full."""
+
+    def apply(self, now: float) -> None:
+        """Let it happen."""
+        raise NotImplementedError
+
+    def refuse(self, now: float) -> None:
+        """Undo what was reserved for it."""
+        raise NotImplementedError
+
+
+@attrs.define(eq=False)
+class Placing(Change):
+    """A delayed job that fell due takes its place."""
+
+    backlog: Backlog
+    entry: Entry
+    refusable = False
+
+    def apply(self, now: float) -> None:
+        """Line the job up."""
+        self.backlog.place(self.entry)
+
+
+@attrs.define(eq=False)
+class Batch:
+    """What one commit will write."""
+
+    items: list[Operation | Change] = attrs.field(factory=list)
+    """In the order in which they take effect."""
+    sync: bool = False
+    """Whether it must survive the loss of power, and not just of the process."""
+    writing: bool = False
+    """The commit has begun: nothing in it can be taken back."""
+    done: trio.Event = attrs.field(factory=trio.Event)
+    """Set when it was written, or will never be."""
+
+    def add(self, change: Change) -> None:
+        """Let *change* be written with it."""
+        change.batch = self
+        self.items.append(change)
+
+    def ends_with(self, change: Change) -> bool:
+        """Whether nothing has been gathered after *change*, so that it may still grow."""
+        return not self.writing and bool(self.items) and self.items[-1] is change
+
+    def operations(self, *, refused: bool = False) -> list[Operation]:
+        """Return what is to be written; without the changes that can be *refused*."""
+        found: list[Operation] = []
+        for item in self.items:
+            if not isinstance(item, Change):
+                found.append(item)
+            elif not (item.withdrawn or (refused and item.refusable)):
+                found += item.operations
+        return found
+
+    def changes(self) -> list[Change]:
+        """Return what happens when it is written, in order."""
+        return [item for item in self.items if isinstance(item, Change) and not item.withdrawn]
+
+    def put_before(self, other: "Batch") -> None:
+        """Have all of it that cannot be refused written with *other*, before all else."""
+        kept = [item for item in self.items if not (isinstance(item, Change) and item.refusable)]
+        other.items[:0] = kept
+        other.sync |= self.sync
+        for item in kept:
+            if isinstance(item, Change):
+                item.batch = other

@@ -1,0 +1,93 @@
+"""What the store is told of jobs, in its own words: moments by the wall clock, errors as text."""
+
+import time
+import traceback
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from csjd._core.backlog import Buried
+from csjd._core.entry import Entry
+from csjd._model.handler import OnFailure
+from csjd._model.lifecycle import JobState
+from csjd._model.storing import (
+    NEVER,
+    DeadLettered,
+    DeathReason,
+    Discarded,
+    DueKind,
+    Ended,
+    Halted,
+    Interrupted,
+    Operation,
+    Postponed,
+    Resumed,
+)
+
+_ERROR_TEXT: Final = 4000
+"""Characters kept of a dead letter's error."""
+
+
+@attrs.define(eq=False)
+class Notes:
+    """Tells of what has happened in memory; nobody waits for it."""
+
+    note: Callable[[Operation], None]
+    """Has an operation written soon."""
+    window: float
+    """Seconds an ended id is remembered."""
+    started: set[int] = attrs.field(factory=set)
+    """Orders of the jobs that the store believes to be running."""
+
+    def ended(self, entry: Entry) -> None:
+        """Note a job that has ended."""
+        if self.started:
+            self.started.discard(entry.order)
+        if entry.state is not JobState.FAILED:
+            until = wall_time() + self.window if self.window else NEVER
+            self.note(Ended(entry.order, until))
+            return
+        reason = DeathReason.TIMED_OUT if entry.timed_out else DeathReason.FAILED
+        self._died(entry, reason, entry.result)
+
+    def crashed(self, entry: Entry, error: BaseException) -> None:
+        """Note a job that has killed its process too often."""
+        self._died(entry, DeathReason.CRASHED, error)
+
+    def _died(self, entry: Entry, reason: DeathReason, error: BaseException) -> None:
+        at = wall_time()
+        until = at + self.window if self.window else NEVER
+        self.note(DeadLettered(entry.order, entry.attempts, reason, error_text(error), at, until))
+        if entry.job.session is not None and entry.spec.on_failure is OnFailure.HALT:
+            self.note(Halted(entry.job.session))
+
+    def postponed(self, entry: Entry, kind: DueKind, now: float) -> None:
+        """Note a job that waits for its next attempt."""
+        self.started.discard(entry.order)
+        self.note(Postponed(entry.order, entry.attempts, wall_time() + entry.due - now, kind))
+
+    def interrupted(self, entry: Entry) -> None:
+        """Note a job that a stop has put back."""
+        if entry.order in self.started:
+            self.started.discard(entry.order)
+            self.note(Interrupted(entry.order))
+
+    def discarded(self, buried: Buried) -> None:
+        """Note a dead letter that is gone."""
+        self.note(Discarded(buried.order))
+
+    def resumed(self, session: str) -> None:
+        """Note that a halted session goes on."""
+        self.note(Resumed(session))
+
+
+def wall_time() -> float:
+    """Return the time that still means something after a restart, in seconds."""
+    return time.time()
+
+
+def error_text(error: BaseException) -> str:
+    """Return what people need to see of *error*, as a store can keep it."""
+    text = "".join(traceback.format_exception_only(error)).strip()[:_ERROR_TEXT]
+    return text.encode(errors="replace").decode()
