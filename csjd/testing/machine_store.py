@@ -69,7 +69,13 @@ QUIET = 5.0
 """Seconds without news after which all that happened must have been written."""
 _INSTANT = 1e-6
 _EPOCH = 1_700_000_000.0
-_FAULTS = ("write", "sync", "allocate", "truncate", "create", "rename", "sync_directory")
+_FAULTS = (
+    *("write", "write", "write", "sync", "sync"),
+    *("allocate", "truncate", "create", "rename", "sync_directory"),
+)
+_DEEDS = ("return", "return", "return", "fail", "fail", "fail for good", "snooze")
+_SOME_AGE = 6
+"""Steps that a life lasts at least, so that something happens in it."""
 
 
 class Life(Shadow):
@@ -112,10 +118,10 @@ class Life(Shadow):
         promises, model = self.promises, self.model
         match event:
             case JobAccepted(at=at, job=job):
-                promises.accept(job.id)
+                due = self.dues.pop(job.id, None)
+                promises.accept(job.id, None if due is None else due + self.to_wall)
                 self.limbo.discard(job.id)
                 model.reserved.pop(job.id, None)
-                due = self.dues.pop(job.id, None)
                 model.accept(job, at, 0.0 if due is None else 1.0)
                 model.jobs[-1].due = due
             case AttemptStarted(job=job):
@@ -211,6 +217,7 @@ class StoreMachine(DispatcherMachine):
         per_session=st.sampled_from([None, None, 3]),
         budget=st.sampled_from([0, 1]),
         max_crashes=st.sampled_from([1, 2, 3]),
+        backoff=st.sampled_from([1.13, 9.13]),
         seed=st.integers(0, 1 << 16),
     )
     def begin(  # type: ignore[override]  # hypothesis calls it, by these names
@@ -222,6 +229,7 @@ class StoreMachine(DispatcherMachine):
         per_session: int | None,
         budget: int,
         max_crashes: int,
+        backoff: float,
         seed: int,
     ) -> None:
         """Open the first dispatcher."""
@@ -235,7 +243,7 @@ class StoreMachine(DispatcherMachine):
             detach_grace=0.61,
             job_timeout=3.07,
             stop_grace=2.03,
-            retry=Retry(max_attempts=3, min_delay=1.13, max_delay=1.13, jitter=0),
+            retry=Retry(max_attempts=3, min_delay=backoff, max_delay=backoff, jitter=0),
             virtual_nodes=3,
             commit_grace=1.7,
             max_crashes=max_crashes,
@@ -283,12 +291,13 @@ class StoreMachine(DispatcherMachine):
         self.model = DurableModel(self.config)
         self.shadow = Life(self.model, self.promises, self.to_wall)
         self.running = {}
+        self.age = 0
         self.over = trio.Event()
         self.obedient = False
         self.adopted = False
         self.store = SlowStore(
             self.world.store(self.wall()),
-            seconds=self.rng.choice([0.0, 0.0, 0.137, 0.571, 3.9]),
+            seconds=self.rng.choice([0.0, 0.0, 0.137, 0.571, 0.571, 3.9]),
             on_recovered=self._recovered,
             on_committed=self.shadow.committed,
         )
@@ -398,6 +407,8 @@ class StoreMachine(DispatcherMachine):
             self.troubles = self.world.troubles()
             life.last = self.now
         if not self.store.writing and self.now - life.last >= QUIET:
+            unanswered = sorted(self.model.reserved.keys() - life.limbo)
+            assert not unanswered, f"nobody answers those who submitted {unanswered}"
             self.promises.settle(self.model, life.to_wall)
 
     troubles = 0
@@ -426,17 +437,20 @@ class StoreMachine(DispatcherMachine):
 
     # --- dying ---------------------------------------------------------------------------------
 
+    @precondition(lambda self: self.age >= _SOME_AGE)
     @rule(power=st.booleans())
     def crash(self, power: bool) -> None:
         """Die at once."""
         self._die(Death.POWER if power else Death.KILL)
 
+    @precondition(lambda self: self.age >= _SOME_AGE)
     @rule(power=st.booleans(), number=st.integers(1, 12))
     def crash_in_a_commit(self, power: bool, number: int) -> None:
         """Die in the midst of some commit to come, or of a compaction."""
         death = Death.POWER if power else Death.KILL
         self.world.at_change(number, lambda: self._die(death))
 
+    @precondition(lambda self: self.age >= _SOME_AGE)
     @rule()
     def leave(self) -> None:
         """Leave the block as programs do, when no handler keeps it open."""
@@ -482,7 +496,7 @@ class StoreMachine(DispatcherMachine):
         type=st.sampled_from(TYPES),
         session=st.sampled_from(SESSIONS),
         priority=st.integers(-1, 2),
-        delay=st.sampled_from([0.0, 0.0, 0.0, 1.03, 2.53]),
+        delay=st.sampled_from([0.0, 0.0, 0.0, 1.03, 2.53, 33.03]),
         patience=st.sampled_from([None, None, None, 0.05, 0.4, 2.2]),
     )
     def submit(  # type: ignore[override]
@@ -547,6 +561,8 @@ class StoreMachine(DispatcherMachine):
         else:
             if receipt is not None:
                 self._acknowledged(life, receipt)
+                if self.now - scope.deadline > self.config.commit_grace + _INSTANT:
+                    life.complain(f"{job.id} kept its caller beyond the grace")
             elif not life.dead:
                 self._given_up(life, job.id, scope.deadline)
 
@@ -574,6 +590,39 @@ class StoreMachine(DispatcherMachine):
         else:
             life.limbo.add(job_id)
             self.tally["a submit outlasted its grace"] += 1
+
+    @rule(
+        numbers=st.lists(
+            st.tuples(st.sampled_from(IDS), st.sampled_from(SESSIONS)), min_size=2, max_size=5
+        ),
+        patience=st.sampled_from([None, 0.05, 0.3]),
+    )
+    def rush(self, numbers: list[tuple[str, str | None]], patience: float | None) -> None:
+        """Submit jobs at the same time, the first patiently."""
+        if self.dispatcher.state is not DispatcherState.RUNNING or self.shadow.limbo:
+            return
+        wait: float | None = None
+        for name, session in numbers:
+            job = Job(type="plain", id=name, session=session)
+            if self.model.refusal(job, self.now) is None:
+                self._offer(job)
+                self.guest.spawn(self._submit, job, 0.0, wait)
+                if wait is None:
+                    self.guest.settle()
+                wait = patience
+        self.guest.settle()
+
+    @precondition(lambda self: self.running)
+    @rule(deeds=st.lists(st.sampled_from(_DEEDS), min_size=2, max_size=8))
+    def work(self, deeds: list[str]) -> None:
+        """Let handlers get on, one after the other."""
+        for deed in deeds:
+            if self.running:
+                running = self.running[min(self.running)]
+                running.deed = deed
+                running.seconds = 11.41
+                running.told.set()
+                self.guest.settle()
 
     @rule(numbers=st.lists(st.tuples(st.sampled_from(IDS), st.sampled_from(SESSIONS)), max_size=8))
     def submit_batch(self, numbers: list[tuple[str, str | None]]) -> None:
@@ -700,6 +749,7 @@ class StoreMachine(DispatcherMachine):
         """Nothing is lost, invented, in the wrong state or counted wrongly."""
         if not hasattr(self, "dispatcher"):
             return
+        self.age += 1
         self._catch_up()
         model, m = self.model, self._plain(self.dispatcher.metrics)
         assert (m.accepted, m.live) == (model.accepted, len(model.jobs))

@@ -142,8 +142,14 @@ class Promises:
 
     # --- what happens ------------------------------------------------------------------------
 
-    def accept(self, job_id: str) -> None:
-        """A job was taken in, by a commit that also has all that came before."""
+    def accept(self, job_id: str, due: float | None) -> None:
+        """
+        A job was taken in, by a commit that also has all that came before.
+
+        Args:
+            job_id: Its id.
+            due: When it is due, on the wall clock; None: at once.
+        """
         assert job_id in self.offered, f"{job_id} was accepted and nobody had submitted it"
         self.offered.discard(job_id)
         self.ended.pop(job_id, None)
@@ -152,6 +158,9 @@ class Promises:
         self.attempts[job_id] = self.crashes[job_id] = 0
         self.suspects.discard(job_id)
         self.started.discard(job_id)
+        self.dues.pop(job_id, None)
+        if due is not None:
+            self.dues[job_id] = due
 
     def start(self, job_id: str) -> None:
         """An attempt was begun."""
