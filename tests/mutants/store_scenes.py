@@ -1,0 +1,84 @@
+"""Small scenes with a store, for defects that the machine cannot meet."""
+
+import time
+
+import trio
+
+import csjd
+from csjd import Config, Job, Registry, Retry
+from csjd.testing import run_virtual
+from csjd.testing.stores import MemoryJobStore
+
+
+def _crashed(store: MemoryJobStore) -> MemoryJobStore:
+    """Return what the next process finds once this one has died."""
+    return MemoryJobStore(model=store.model.copy(), clean=False)
+
+
+def _registry(*types: str) -> Registry:
+    registry = Registry()
+
+    async def handle(job: Job) -> None:
+        await trio.lowlevel.checkpoint()
+        if job.payload is not None:
+            raise OSError(job.payload)
+
+    for each in types:
+        registry.register(each, handle, retry=Retry(min_delay=50, max_delay=50, jitter=0))
+    return registry
+
+
+async def handler_comes_later() -> None:
+    """Jobs of a type without a handler wait for one: a rolling deploy destroys nothing."""
+    store = MemoryJobStore()
+    for types in (["old", "new"], ["old"], ["old", "new"]):
+        async with (
+            trio.open_nursery() as nursery,
+            csjd.open_dispatcher(nursery, registry=_registry(*types), store=store) as dispatcher,
+        ):
+            if not store.batches:
+                await dispatcher.submit(Job(type="new", id="precious"), delay=1)
+            await trio.sleep(0 if len(types) > 1 else 100)
+        owed = [each.accepted.id for each in store.model.live.values()]
+        assert owed == ["precious"] or len(types) > 1, owed
+    assert not store.model.dead, store.model.dead
+
+
+async def back_off_ends_in_time() -> None:
+    """A job that waits for its next attempt when the process dies waits no longer than that."""
+    store = MemoryJobStore()
+    async with trio.open_nursery() as nursery:
+        config = Config(stop_grace=0)
+        registry = _registry("do")
+        async with csjd.open_dispatcher(nursery, config, registry=registry, store=store) as first:
+            await first.submit(Job(type="do", id="j", payload="no"))
+            await trio.sleep(10)
+            left = _crashed(store)
+            began = trio.current_time()
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, registry=_registry("do"), store=left) as second,
+    ):
+        assert second.metrics().scheduled == 1, second.metrics()
+        await trio.sleep_until(began + 39)
+        assert second.metrics().retries == 0, second.metrics()
+        await trio.sleep_until(began + 41)
+        assert second.metrics().retries == 1, second.metrics()
+
+
+SCENES = [handler_comes_later, back_off_ends_in_time]
+
+
+def play(scene: int) -> None:
+    """Play one of `SCENES`; one that would never end fails after a virtual hour."""
+
+    async def bounded() -> None:
+        clock = trio.lowlevel.current_clock()
+        told, time.time = time.time, lambda: 1e9 + clock.current_time()
+        try:
+            with trio.fail_after(3600):
+                await SCENES[scene]()
+        finally:
+            time.time = told
+
+    run_virtual(bounded)
