@@ -74,8 +74,6 @@ _FAULTS = (
     *("allocate", "truncate", "create", "rename", "sync_directory"),
 )
 _DEEDS = ("return", "return", "return", "fail", "fail", "fail for good", "snooze")
-_SOME_AGE = 6
-"""Steps that a life lasts at least, so that something happens in it."""
 
 
 class Life(Shadow):
@@ -218,6 +216,7 @@ class StoreMachine(DispatcherMachine):
         budget=st.sampled_from([0, 1]),
         max_crashes=st.sampled_from([1, 2, 3]),
         backoff=st.sampled_from([1.13, 9.13]),
+        least_age=st.sampled_from([0, 5, 5]),
         seed=st.integers(0, 1 << 16),
     )
     def begin(  # type: ignore[override]  # hypothesis calls it, by these names
@@ -230,6 +229,7 @@ class StoreMachine(DispatcherMachine):
         budget: int,
         max_crashes: int,
         backoff: float,
+        least_age: int,
         seed: int,
     ) -> None:
         """Open the first dispatcher."""
@@ -249,6 +249,7 @@ class StoreMachine(DispatcherMachine):
             max_crashes=max_crashes,
         )
         self.rng = Random(seed)
+        self.least_age = least_age  # steps, so that something happens in most lives
         self.world = self.make_world()
         self.promises = Promises(self.config)
         self.to_wall = _EPOCH
@@ -426,6 +427,8 @@ class StoreMachine(DispatcherMachine):
                 refused.append(True)
 
         self.guest.spawn(submit)
+        for running in self.running.values():
+            running.told.set()
         self.guest.pass_time(8.0)
         life = self.shadow
         assert life.wrong is None, life.wrong
@@ -437,20 +440,20 @@ class StoreMachine(DispatcherMachine):
 
     # --- dying ---------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.age >= _SOME_AGE)
+    @precondition(lambda self: self.age >= self.least_age)
     @rule(power=st.booleans())
     def crash(self, power: bool) -> None:
         """Die at once."""
         self._die(Death.POWER if power else Death.KILL)
 
-    @precondition(lambda self: self.age >= _SOME_AGE)
+    @precondition(lambda self: self.age >= self.least_age)
     @rule(power=st.booleans(), number=st.integers(1, 12))
     def crash_in_a_commit(self, power: bool, number: int) -> None:
         """Die in the midst of some commit to come, or of a compaction."""
         death = Death.POWER if power else Death.KILL
         self.world.at_change(number, lambda: self._die(death))
 
-    @precondition(lambda self: self.age >= _SOME_AGE)
+    @precondition(lambda self: self.age >= 5)
     @rule()
     def leave(self) -> None:
         """Leave the block as programs do, when no handler keeps it open."""
@@ -488,6 +491,14 @@ class StoreMachine(DispatcherMachine):
     def fail(self, kind: str, code: int, times: int) -> None:
         """Let the disk fail, or be full."""
         self.world.fail(kind, code, times)
+
+    @rule(times=st.integers(2, 8))
+    def fill_the_disk(self, times: int) -> None:
+        """Have the disk be full for a while, and jobs end meanwhile."""
+        self.world.fail("write", errno.ENOSPC, times)
+        for running in self.running.values():
+            running.told.set()
+        self.guest.pass_time(12.0)
 
     # --- jobs ----------------------------------------------------------------------------------
 

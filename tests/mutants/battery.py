@@ -18,7 +18,7 @@ from tests.mutants.scenes import SCENES, play
 STORMS = 30
 SIMULATIONS = 40
 MACHINE_RUNS = 40
-STORE_MACHINE_RUNS = 200
+STORE_MACHINE_RUNS = 120
 
 
 def _machine(

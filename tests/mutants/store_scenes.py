@@ -8,6 +8,7 @@ import csjd
 from csjd import Config, Job, Registry, Retry
 from csjd.testing import run_virtual
 from csjd.testing.stores import MemoryJobStore
+from csjd.testing.worlds import SlowStore
 
 
 def _crashed(store: MemoryJobStore) -> MemoryJobStore:
@@ -66,7 +67,24 @@ async def back_off_ends_in_time() -> None:
         assert second.metrics().retries == 1, second.metrics()
 
 
-SCENES = [handler_comes_later, back_off_ends_in_time]
+async def cancelled_while_its_place_is_written() -> None:
+    """A delayed job that is cancelled when it has just fallen due leaves nothing behind."""
+    store = MemoryJobStore()
+    slow = SlowStore(store, seconds=1.0)
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, registry=_registry("do"), store=slow) as dispatcher,
+    ):
+        await dispatcher.submit(Job(type="do", id="delayed"), delay=2)
+        await trio.sleep_until(1.9)
+        nursery.start_soon(dispatcher.submit, Job(type="do", id="other"))
+        await trio.sleep_until(2.1)  # the other is being written, the delayed one fell due
+        assert dispatcher.cancel("delayed")
+        await trio.sleep(10)
+    assert not store.model.live, store.model.live
+
+
+SCENES = [handler_comes_later, back_off_ends_in_time, cancelled_while_its_place_is_written]
 
 
 def play(scene: int) -> None:
