@@ -254,7 +254,7 @@ class StoreMachine(DispatcherMachine):
         self.promises = Promises(self.config)
         self.to_wall = _EPOCH
         self.lives = 0
-        self.death = Death.CLEAN
+        self.death, self.died = Death.CLEAN, self.to_wall
         self.at_work: set[str] = set()
         self.before = DurableModel(self.config)
         self._wall_clock = patch("time.time", self.wall)
@@ -341,7 +341,7 @@ class StoreMachine(DispatcherMachine):
         life = self.shadow
         try:
             if self.lives > 1:
-                self.promises.check(recovery, self.before, self.death, self.at_work)
+                self.promises.check(recovery, self.before, self.death, self.at_work, self.died)
                 self.promises.check_windows(recovery, self.wall())
         except AssertionError as error:
             life.complain(f"after {self.death.value}: {error}")
@@ -360,7 +360,7 @@ class StoreMachine(DispatcherMachine):
         self.tally[death.value] += 1
         self.tally["while a commit was being written"] += self.store.writing > 0
         if self.adopted:
-            self.before, self.death = self.model, death
+            self.before, self.death, self.died = self.model, death, self.wall()
             self.at_work = set(self.running)
         elif death is Death.POWER and self.death is Death.KILL:
             self.death = death  # before the last death was even looked at
@@ -839,7 +839,7 @@ class StoreMachine(DispatcherMachine):
         self.leave()
         self._bury()
         recovery = self.world.store(self.wall()).recover()
-        self.promises.check(recovery, self.before, self.death, set())
+        self.promises.check(recovery, self.before, self.death, set(), self.died)
         assert not recovery.live, f"still in the store, and nothing is owed: {recovery.live}"
 
 

@@ -208,15 +208,15 @@ class Promises:
         self.windows |= self.windows_changed
         self.windows_changed.clear()
         self.attempts = {each.job.id: charged(each) for each in model.jobs}
-        self.dues = {
-            each.job.id: each.due + to_wall for each in model.jobs if each.due is not None
-        }
+        self.dues = {each.job.id: each.due + to_wall for each in model.jobs if each.due is not None}
         running = {each.job.id for each in model.jobs if each.running is not None}
         self.started &= running
 
     # --- held against it ---------------------------------------------------------------------
 
-    def check(self, recovery: Recovery, model: Model, death: Death, running: set[str]) -> None:
+    def check(
+        self, recovery: Recovery, model: Model, death: Death, running: set[str], at: float
+    ) -> None:
         """
         Fail unless *recovery* tells what it must, and nothing that it must not.
 
@@ -226,6 +226,7 @@ class Promises:
                 `settle` was told of it.
             death: How it came.
             running: Ids of the jobs whose handlers were at work.
+            at: When it came, on the wall clock.
         """
         live = {each.accepted.id: each for each in recovery.live}
         assert len(live) == len(recovery.live), "an id is live twice"
@@ -236,7 +237,10 @@ class Promises:
         assert live.keys() <= allowed, f"back from the dead: {sorted(live.keys() - allowed)}"
         self._check_order(recovery.live, model)
         for job_id, each in live.items():
-            self._check_job(each, owed.get(job_id) or self.ended.get(job_id), death, running)
+            model_job = owed.get(job_id) or self.ended.get(job_id)
+            self._check_job(each, model_job, death, running)
+            if model_job is not None and model_job.due is not None and job_id in self.dues:
+                self._check_due(each, model_job, self.dues[job_id], at)
         self._check_rest(recovery)
 
     def _check_order(self, live: Sequence[LiveJob], model: Model) -> None:
@@ -267,12 +271,18 @@ class Promises:
         certain = death is Death.KILL and job_id in running and job_id in self.suspects
         possible = death is not Death.CLEAN and job_id in self.started
         assert certain <= counted <= possible, f"{job_id} has crashed {counted} times more"
-        due = self.dues.get(job_id)
-        if due is not None and each is not None and each.due is not None:
-            waits = live.due is not None or not each.placed  # or has just taken its place
-            assert waits, f"{job_id} was due at {due}, and is now"
-            found = due if live.due is None else live.due
-            assert abs(found - due) < _CLOSE, f"{job_id} was due at {due}, and is at {found}"
+
+    def _check_due(self, live: LiveJob, each: ModelJob, due: float, at: float) -> None:
+        job_id = live.accepted.id
+        if live.due is None:
+            placed = not each.placed and due <= at + _CLOSE
+            assert placed, f"{job_id} was due at {due}, and is now"
+            return
+        assert abs(live.due - due) < _CLOSE, f"{job_id} was due at {due}, and is at {live.due}"
+        kind = DueKind.SNOOZE if each.snoozed else DueKind.BACKOFF
+        if not each.placed:
+            kind = DueKind.DELAY
+        assert live.kind is kind, f"{job_id} waits for its {kind.name}, not its {live.kind!r}"
 
     def _check_rest(self, recovery: Recovery) -> None:
         dead = [each.accepted.id for each in recovery.dead_letters]
@@ -304,17 +314,13 @@ class Promises:
         self.attempts = {each.accepted.id: each.attempts for each in recovery.live}
         self.crashes = {each.accepted.id: each.crashes for each in recovery.live}
         self.dues = {each.accepted.id: each.due for each in recovery.live if each.due is not None}
-        self.suspects = {
-            each.accepted.id for each in recovery.live if suspicious or each.crashes
-        }
+        self.suspects = {each.accepted.id for each in recovery.live if suspicious or each.crashes}
         self.started.clear()
         for each in given_up:
             self.end(each, wall, failed=True, halts=each.job.type == "halting")
 
 
-def _check_set(
-    what: str, present: set[str], changed: Iterable[str], found: Iterable[str]
-) -> None:
+def _check_set(what: str, present: set[str], changed: Iterable[str], found: Iterable[str]) -> None:
     found, changed = set(found), set(changed)
     missing = present - changed - found
     assert not missing, f"{what} are lost: {sorted(missing)}"

@@ -13,7 +13,6 @@ import attrs
 import msgspec
 import trio
 
-from csjd._model.lifecycle import JobState
 from csjd._model.storing import (
     Accepted,
     DeadLettered,
@@ -81,9 +80,7 @@ def _changed(sort: type, /, **fields: Any) -> Callable[[], Planting]:
 
 def _retry_that_is_not_kept_is_deleted(batch: list[Operation]) -> list[Operation]:
     return [
-        Ended(each.order)
-        if isinstance(each, Postponed) and each.kind is DueKind.BACKOFF
-        else each
+        Ended(each.order) if isinstance(each, Postponed) and each.kind is DueKind.BACKOFF else each
         for each in batch
     ]
 
@@ -234,20 +231,6 @@ def _start_not_waited_for() -> Planting:
     return replace(Journal, "_announce", lambda original: announce)
 
 
-def _halts_like_a_cancel() -> Planting:
-    """Cancelled jobs are not among those whose ends are waited for."""
-
-    def make(original: Any) -> Any:
-        def note_end(self: Journal, entry: Any, now: float) -> None:
-            original(self, entry, now)
-            if entry.state is JobState.CANCELLED:
-                self.unsettled.pop(entry.order, None)
-
-        return note_end
-
-    return replace(Journal, "note_end", make)
-
-
 def _clock_of_trio() -> float:
     clock = trio.lowlevel.current_clock()
     return clock.current_time()
@@ -294,9 +277,7 @@ JOURNAL_MUTANTS = (
     Mutant("J no grace", "A slow disk kept cancelled callers for ever.", _never_lets_go),
     Mutant("J meanwhile", "What gathered during a commit was lost.", _meanwhile_is_lost),
     Mutant("J full", "Refused by a full disk, and accepted.", _full_disk_is_believed),
-    Mutant(
-        "J full ends", "Ends dropped on a full disk.", _instead(Journal, "_put_back", _nothing)
-    ),
+    Mutant("J full ends", "Ends dropped on a full disk.", _instead(Journal, "_put_back", _nothing)),
     Mutant("J poison", "A failure not latched.", _instead(Journal, "_note_failure", _nothing)),
     Mutant("J poison begins", "Jobs began after a failure.", _jobs_begin_after_a_failure),
     Mutant("J close", "Leaving forgot what had gathered.", _close_forgets),
@@ -305,12 +286,15 @@ JOURNAL_MUTANTS = (
         "A cancellation reported before it was kept.",
         _instead(Journal, "settle", _checkpoint),
     ),
-    Mutant("J cancel unknown", "A cancellation nobody waits for.", _halts_like_a_cancel),
-    Mutant("J discard early", "A discard nobody waits for.", _instead(Journal, "flush", _checkpoint)),
+    Mutant(
+        "J discard early", "A discard nobody waits for.", _instead(Journal, "flush", _checkpoint)
+    ),
     Mutant("J no ends", "Ends not written.", _without(Ended)),
     Mutant("J no deaths", "Dead letters not written.", _without(DeadLettered, Halted)),
     Mutant(
-        "J no crash deaths", "Deaths of crashes not written.", _instead(Journal, "note_crashed", _nothing)
+        "J no crash deaths",
+        "Deaths of crashes not written.",
+        _instead(Journal, "note_crashed", _nothing),
     ),
     Mutant("J no back-off", "Used attempts not written.", _without(Postponed)),
     Mutant("J attempts", "Attempts begin at nought again.", _changed(Postponed, attempts=0)),
@@ -360,7 +344,5 @@ JOURNAL_MUTANTS = (
         "Recovered halts not kept.",
         _believed(lambda recovery: attrs.evolve(recovery, halted=frozenset())),
     ),
-    Mutant(
-        "J snoozes", "A snooze came back as a delay.", _changed(Postponed, kind=DueKind.DELAY)
-    ),
+    Mutant("J snoozes", "A snooze came back as a delay.", _changed(Postponed, kind=DueKind.DELAY)),
 )

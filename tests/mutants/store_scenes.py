@@ -84,7 +84,75 @@ async def cancelled_while_its_place_is_written() -> None:
     assert not store.model.live, store.model.live
 
 
-SCENES = [handler_comes_later, back_off_ends_in_time, cancelled_while_its_place_is_written]
+async def slow_disk_lets_its_callers_go() -> None:
+    """A cancelled submit that is being written is held back for the grace and no longer."""
+    slow = SlowStore(MemoryJobStore(), seconds=100.0)
+    config = Config(commit_grace=5)
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, config, registry=_registry("do"), store=slow) as dispatcher,
+    ):
+        began = trio.current_time()
+        with trio.move_on_after(1):
+            await dispatcher.submit(Job(type="do"))
+        assert trio.current_time() - began == 6, trio.current_time() - began
+
+
+async def interrupted_is_not_crashed() -> None:
+    """A job that a stop had put back when the process died has not killed it."""
+    store = MemoryJobStore()
+    config = Config(stop_grace=0, job_timeout=1000, duplicate_window=100)
+    registry = _registry("do")
+
+    @registry.handler("hang")
+    async def hang(job: Job) -> None:
+        await trio.sleep_forever()
+
+    for life in range(3):
+        async with (
+            trio.open_nursery() as nursery,
+            csjd.open_dispatcher(nursery, config, registry=registry, store=store) as dispatcher,
+        ):
+            if not life:
+                await dispatcher.submit(Job(type="hang"))
+            await trio.sleep(1)
+            await dispatcher.stop(grace=0)
+            await trio.sleep(10)
+            left = _crashed(store)
+        store = left
+    store.recover()
+    assert [each.crashes for each in store.model.live.values()] == [0], store.model.live
+
+
+async def ended_id_is_refused_over_a_crash() -> None:
+    """The duplicate window survives, and the next dispatcher knows of it."""
+    store = MemoryJobStore()
+    config = Config(duplicate_window=100)
+    async with trio.open_nursery() as nursery:
+        async with csjd.open_dispatcher(
+            nursery, config, registry=_registry("do"), store=store
+        ) as first:
+            await first.submit(Job(type="do", id="once"))
+            await trio.sleep(10)
+            left = _crashed(store)
+        async with csjd.open_dispatcher(
+            nursery, config, registry=_registry("do"), store=left
+        ) as second:
+            try:
+                await second.submit(Job(type="do", id="once"))
+            except csjd.DuplicateJobError:
+                return
+            raise AssertionError("the same id twice")
+
+
+SCENES = [
+    interrupted_is_not_crashed,
+    ended_id_is_refused_over_a_crash,
+    handler_comes_later,
+    back_off_ends_in_time,
+    cancelled_while_its_place_is_written,
+    slow_disk_lets_its_callers_go,
+]
 
 
 def play(scene: int) -> None:

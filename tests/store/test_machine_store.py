@@ -11,7 +11,7 @@ from csjd.testing.machine_store import MemoryMachine, StoreMachine
 from csjd.testing.promises import Death
 from tests.store.conftest import FULL, Report
 
-RUNS = 4_000 if FULL else 80
+RUNS = 2_500 if FULL else 250
 STEPS_PER_RUN = 50
 
 

@@ -89,7 +89,8 @@ def test_power_fails_under_a_real_file_system(tmp_path: Path, report: Report, ki
             with mounted(mount, "-o", "loop", str(image)):
                 promised, most = cut_a_child_off(mount, path, seed, rng)
         except MountRefusedError as refused:
-            assert seed == 0, refused
+            if seed:
+                raise
             pytest.skip(str(refused))
         with mounted(mount, "-o", "loop", str(image)):
             check_what_is_left(path, seed, promised, most)
@@ -103,9 +104,7 @@ SIZES = ("64k", "100k", "256k", "1M")
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_real_full_disk_still_records_what_ends(
-    tmp_path: Path, report: Report, size: str
-) -> None:
+def test_real_full_disk_still_records_what_ends(tmp_path: Path, report: Report, size: str) -> None:
     mount, rng = tmp_path / "mount", random.Random(size)
 
     def make_store() -> FileJobStore:
