@@ -135,8 +135,25 @@ class DiskWorld:
         return None
 
 
+class Quiet:
+    """The part of a world in which nothing fails, and nobody dies in the midst of a commit."""
+
+    def at_change(self, number: int, then: Callable[[], None]) -> None:
+        """Do nothing: this world dies between two steps only."""
+
+    def fail(self, kind: str, code: int, times: int) -> None:
+        """Do nothing: here nothing fails."""
+
+    def heal(self) -> None:
+        """Do nothing."""
+
+    def troubles(self) -> int:
+        """Return 0."""
+        return 0
+
+
 @attrs.define(eq=False)
-class MemoryWorld:
+class MemoryWorld(Quiet):
     """A `MemoryJobStore` whose every commit survives; nothing ever fails."""
 
     _store: MemoryJobStore = attrs.field(factory=MemoryJobStore)
@@ -166,16 +183,6 @@ class MemoryWorld:
             if self._countdown == 0:
                 then, self._then = self._then, None
                 then()
-
-    def fail(self, kind: str, code: int, times: int) -> None:
-        """Do nothing: memory does not fail."""
-
-    def heal(self) -> None:
-        """Do nothing."""
-
-    def troubles(self) -> int:
-        """Return 0."""
-        return 0
 
 
 @attrs.define(eq=False)
