@@ -52,6 +52,7 @@ from csjd import (
     open_dispatcher,
 )
 from csjd.stores import Accepted, Operation, Placed, Recovery, Requeued
+from csjd.testing.determinism import deterministic_schedule
 from csjd.testing.guest import TrioGuest
 from csjd.testing.leaks import csjd_tasks
 from csjd.testing.machine_dispatcher import (
@@ -261,6 +262,8 @@ class StoreMachine(DispatcherMachine):
         self.before = DurableModel(self.config)
         self._wall_clock = patch("time.time", self.wall)
         self._wall_clock.start()
+        self._schedule = deterministic_schedule(seed)
+        self._schedule.__enter__()
         self._live_on()
 
     def wall(self) -> float:
@@ -816,6 +819,7 @@ class StoreMachine(DispatcherMachine):
                 self._see_it_end()
         finally:
             self._put_down()
+            self._schedule.__exit__(None, None, None)
             self._wall_clock.stop()
 
     def _see_it_end(self) -> None:

@@ -136,9 +136,9 @@ class Promises:
     """By id: the due times, on the wall clock, that are known to be written."""
     crashes: dict[str, int] = attrs.field(factory=dict)
     suspects: set[str] = attrs.field(factory=set)
-    """Jobs whose starts the store is told of."""
+    """Jobs whose starts the store must be told of; it may be told of others."""
     started: set[str] = attrs.field(factory=set)
-    """Suspects that have begun an attempt whose end is not known to be written."""
+    """Jobs that have begun an attempt whose end is not known to be written."""
 
     # --- what happens ------------------------------------------------------------------------
 
@@ -165,8 +165,7 @@ class Promises:
     def start(self, job_id: str) -> None:
         """An attempt was begun."""
         self.dues.pop(job_id, None)
-        if job_id in self.suspects:
-            self.started.add(job_id)
+        self.started.add(job_id)
 
     def end(self, each: ModelJob, wall: float, *, failed: bool, halts: bool) -> None:
         """A job has ended."""
