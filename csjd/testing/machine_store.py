@@ -99,6 +99,8 @@ class Life(Shadow):
         """By id of a job handed in with a delay: when it is due."""
         self.ids: dict[int, str] = {}
         """Ids by the order that the store knows them by."""
+        self.orders: dict[str, int] = {}
+        """The other way round, for what was told last."""
         self.limbo: set[str] = set()
         """Handed in by callers who gave up waiting; still counted, for how long nobody knows."""
 
@@ -121,8 +123,7 @@ class Life(Shadow):
                 promises.accept(job.id, None if due is None else due + self.to_wall)
                 self.limbo.discard(job.id)
                 model.reserved.pop(job.id, None)
-                model.accept(job, at, 0.0 if due is None else 1.0)
-                model.jobs[-1].due = due
+                model.accept_at(self.orders[job.id], job, at, due)
             case AttemptStarted(job=job):
                 assert not self.failed, f"{job.id} begins although the store has failed"
                 super()._hear(event)
@@ -188,11 +189,12 @@ class Life(Shadow):
             match operation:
                 case Accepted(order=order, id=id):
                     self.ids[order] = id
-                case Requeued(order=order, new_order=new):
-                    self.ids[new] = self.ids[order]
-                case Placed(order=order, new_order=new):
-                    self.ids[new] = self.ids[order]
-                    self.model.place(self.ids[new])
+                    self.orders[id] = order
+                case Requeued(order=order, new_order=new) | Placed(order=order, new_order=new):
+                    job_id = self.ids[new] = self.ids[order]
+                    self.orders[job_id] = new
+                    if isinstance(operation, Placed):
+                        self.model.place(job_id, new)
 
 
 class StoreMachine(DispatcherMachine):
@@ -732,6 +734,7 @@ class StoreMachine(DispatcherMachine):
         full = life.model.lacks_room(letter.job, self.now)
         if not full:
             self._offer(letter.job)
+            life.promises.dead_changed.add(job_id)
         try:
             await self.dispatcher.requeue(job_id)
         except QueueFullError as error:

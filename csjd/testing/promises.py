@@ -60,21 +60,27 @@ class DurableModel(Model):
                     continue
                 each.due, each.snoozed = None, False
 
-    def place(self, job_id: str) -> None:
+    def accept_at(self, place: int, job: Job, now: float, due: float | None) -> None:
+        """Take *job* in at a place of its own: the order that the store knows it by."""
+        self.accept(job, now)
+        each = self.jobs[-1]
+        each.place, each.due, each.placed = place, due, due is None
+        self.jobs.sort(key=_by_place)
+
+    def place(self, job_id: str, place: int) -> None:
         """The store knows that a delayed job takes its place."""
         each = self.find(job_id)
         if each is None or each.placed:
             return  # cancelled meanwhile
-        each.placed, each.due = True, None
-        each.place = self._next_place()
-        self.jobs.sort(key=lambda other: other.place)
+        each.placed, each.due, each.place = True, None, place
+        self.jobs.sort(key=_by_place)
 
     def adopt(self, recovery: Recovery, now: float, wall: float) -> list[ModelJob]:
         """Begin with what a store tells; return the jobs that must not run again."""
         given_up: list[ModelJob] = []
         for live in recovery.live:
             self.accepted += 1
-            each = adopted(live, self._next_place(), now, wall)
+            each = adopted(live, now, wall)
             if live.crashes >= self.config.max_crashes:
                 self.failed += 1
                 self._windows[each.job.id] = now + self.config.duplicate_window
@@ -90,13 +96,13 @@ class DurableModel(Model):
         return given_up
 
 
-def adopted(live: LiveJob, place: int, now: float, wall: float) -> ModelJob:
+def adopted(live: LiveJob, now: float, wall: float) -> ModelJob:
     """Return the model's view of a job that a store tells of."""
     told = live.accepted
     job = Job(type=told.type, id=told.id, session=told.session, priority=told.priority)
     return ModelJob(
         job,
-        place,
+        live.order,
         due=None if live.due is None else now + live.due - wall,
         placed=live.due is None or live.kind is not DueKind.DELAY,
         snoozed=live.due is not None and live.kind is DueKind.SNOOZE,

@@ -145,7 +145,37 @@ async def ended_id_is_refused_over_a_crash() -> None:
             raise AssertionError("the same id twice")
 
 
+async def nothing_begins_after_a_failure() -> None:
+    """What waits behind a running handler when the store fails does not begin any more."""
+    faults = [None, None, csjd.JobStoreError("memory", "gone")]
+    store = MemoryJobStore(faults=iter(faults))
+    begun: list[str] = []
+    registry = Registry()
+
+    @registry.handler("slow")
+    async def slow(job: Job) -> None:
+        begun.append(job.id)
+        await trio.sleep(5)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            config = Config(workers=1)
+            async with csjd.open_dispatcher(
+                nursery, config, registry=registry, store=store
+            ) as dispatcher:
+                await dispatcher.submit(Job(type="slow", id="runs"))
+                await dispatcher.submit(Job(type="slow", id="waits"))
+                try:
+                    await dispatcher.submit(Job(type="slow", id="unknown"))
+                except csjd.JobStoreError:
+                    await trio.sleep(20)
+    except* csjd.JobStoreError:
+        pass
+    assert begun == ["runs"], begun
+
+
 SCENES = [
+    nothing_begins_after_a_failure,
     interrupted_is_not_crashed,
     ended_id_is_refused_over_a_crash,
     handler_comes_later,
