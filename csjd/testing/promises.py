@@ -177,6 +177,7 @@ class Promises:
         """A job has ended."""
         job_id = each.job.id
         self.ended[job_id] = each
+        self.windows.pop(job_id, None)
         if self.config.duplicate_window:
             self.windows_changed[job_id] = wall + self.config.duplicate_window
         if failed:
