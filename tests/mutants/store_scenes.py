@@ -176,7 +176,29 @@ async def nothing_begins_after_a_failure() -> None:
     assert begun == ["runs"], begun
 
 
+async def discarded_letter_is_gone() -> None:
+    """A discard that has returned is known to the store."""
+    store = MemoryJobStore()
+    slow = SlowStore(store, seconds=1.0)
+    registry = Registry()
+
+    @registry.handler("bad")
+    async def bad(job: Job) -> None:  # noqa: ASYNC124  a handler
+        raise csjd.PermanentError("no")
+
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, registry=registry, store=slow) as dispatcher,
+    ):
+        await dispatcher.submit(Job(type="bad", id="letter"))
+        await trio.sleep(10)
+        assert len(store.model.dead) == 1, store.model.dead
+        await dispatcher.discard("letter")
+        assert not store.model.dead, store.model.dead
+
+
 SCENES = [
+    discarded_letter_is_gone,
     nothing_begins_after_a_failure,
     interrupted_is_not_crashed,
     ended_id_is_refused_over_a_crash,
