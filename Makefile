@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q -n auto
 
-.PHONY: demo test lint types tests crash docs crash bench changelog clean
+.PHONY: demo test lint types tests crash docs bench changelog clean
 
 demo: $(VENV)/.ready-demo
 	$(BIN)/python -m examples.demo

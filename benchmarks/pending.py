@@ -74,7 +74,8 @@ async def _tick(lags: list[float]) -> None:
 
 
 @asynccontextmanager
-async def _lags_noted() -> AsyncIterator[list[float]]:
+async def lags_noted() -> AsyncIterator[list[float]]:
+    """Give a list of the seconds by which the event loop is late, while entered."""
     lags: list[float] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_tick, lags)
@@ -95,12 +96,12 @@ async def _fill(jobs: list[csjd.Job]) -> Fill:
     ):
         pool.pause()
         gc.collect()
-        async with _lags_noted() as submitting:
+        async with lags_noted() as submitting:
             began = perf_counter()
             for batch in work:
                 await pool.submit_batch(batch)
             seconds = perf_counter() - began
-        async with _lags_noted() as draining:
+        async with lags_noted() as draining:
             began = perf_counter()
             pool.resume()
             await countdown.done.wait()
@@ -152,7 +153,7 @@ def _measure_cost(
         size = min(size * 10, most)
 
 
-def _resident() -> int:
+def resident() -> int:
     """Return the bytes of memory this process occupies."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -171,10 +172,10 @@ def _measure_memory(most: int, own_sessions: bool) -> float:
         ):
             pool.pause()
             gc.collect()
-            before = _resident()
+            before = resident()
             for batch in work:
                 await pool.submit_batch(batch)
-            grown = _resident() - before
+            grown = resident() - before
             pool.resume()
         return grown
 

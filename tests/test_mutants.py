@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.mutants.battery import first_catch
+from tests.mutants.battery import first_catch, first_catch_with_a_store
 from tests.mutants.catalogue import MUTANTS
+from tests.mutants.journal_mutants import JOURNAL_MUTANTS
 from tests.mutants.planting import AnchorVanishedError, Mutant, edit, planted, replace
 
 
@@ -16,6 +17,19 @@ def test_sound_code_passes_the_battery() -> None:
 def test_mutant_is_caught(mutant: Mutant) -> None:
     with planted(mutant):
         caught = first_catch()
+    assert caught is not None, f"{mutant.name} survived: {mutant.history}"
+    print(f"{mutant.name}: {caught}")
+
+
+def test_sound_code_with_a_store_passes_the_battery() -> None:
+    assert first_catch_with_a_store() is None
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mutant", JOURNAL_MUTANTS, ids=lambda mutant: mutant.name)
+def test_mutant_of_the_journal_is_caught(mutant: Mutant) -> None:
+    with planted(mutant):
+        caught = first_catch_with_a_store()
     assert caught is not None, f"{mutant.name} survived: {mutant.history}"
     print(f"{mutant.name}: {caught}")
 

@@ -9,8 +9,8 @@ What csjd is tested with, for tests of programs that use it.
 * `csjd.testing.simulation.simulate`: one seeded run with everything going wrong.
 
 For stores: `csjd.testing.simfs` (a disk that forgets) and `csjd.testing.stores` (a
-conformance suite). `machine_core` and `machine_dispatcher` need hypothesis and are imported
-by name.
+conformance suite). `machine_core`, `machine_dispatcher` and `machine_store`, which lets a
+dispatcher with a store die again and again, need hypothesis and are imported by name.
 """
 
 from csjd.testing.checker import Checker as Checker, PromiseBrokenError as PromiseBrokenError

@@ -65,6 +65,8 @@ class Running:
     job: Job
     told: trio.Event = attrs.field(factory=trio.Event)
     deed: str = "return"
+    seconds: float = 1.41
+    """How long it snoozes, if told to."""
     deaf: bool = False
     """Whether it ignores its cancellation, until it is told what to do."""
 
@@ -236,7 +238,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             case "fail for good":
                 raise PermanentError("told to fail")
             case "snooze":
-                raise Snooze(1.41)
+                raise Snooze(running.seconds)
         return "done"
 
     async def _wait_to_be_told(self, running: Running) -> None:

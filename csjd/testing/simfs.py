@@ -13,6 +13,7 @@ drops what it could not write, as Linux does: later reads show it, later syncs s
 and the disk never has it.
 """
 
+import copy
 import errno
 import itertools
 import random
@@ -121,6 +122,24 @@ class SimFs:
     def kill(self) -> None:
         """Let the process that uses it die: its lock is free, its writes are in the cache."""
         self._locked = None
+
+    def survivor(self) -> "SimFs":
+        """
+        Return the disk as the next process finds it once this one's has died.
+
+        What was written is there, synced or not, and may still be lost with the power.
+        What the dead process goes on to do changes nothing of it.
+        """
+        other = SimFs(
+            seed=self._random.randrange(1 << 30),
+            room=self.room,
+            short_writes=self.short_writes,
+            growth=self.growth,
+            time=self.time,
+        )
+        kept = copy.deepcopy((self._names, self._durable_names, self._renames))
+        other._names, other._durable_names, other._renames = kept
+        return other
 
     def crash_states(self, limit: int, rng: random.Random) -> Iterator[dict[str, bytes]]:
         """

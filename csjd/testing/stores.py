@@ -166,17 +166,31 @@ class MemoryJobStore:
     """
     A `JobStore` that survives only its own `close`: for tests of what uses one.
 
-    *faults* are raised by the next commits in turn; None lets one pass.
+    Args:
+        faults: Raised by the next commits in turn; None lets one pass.
+        model: What is in it.
+        clean: Whether its last owner closed it.
     """
 
-    def __init__(self, *, faults: Iterator[Exception | None] | None = None) -> None:
-        self.model: StoreModel = StoreModel()
+    def __init__(
+        self,
+        *,
+        faults: Iterator[Exception | None] | None = None,
+        model: StoreModel | None = None,
+        clean: bool = True,
+    ) -> None:
+        self.model: StoreModel = StoreModel() if model is None else model
         self.batches: list[tuple[Operation, ...]] = []
         """Every batch committed, oldest first."""
         self._faults = faults
         self._open = False
-        self._clean = True
+        self._clean = clean
         self._statistics = StoreStatistics()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether its last owner, if it had any, has closed it."""
+        return self._clean
 
     def recover(self) -> Recovery:
         """Open the store, and tell everything in it."""

@@ -75,6 +75,17 @@ def test_pending_jobs_are_weighed_timed_and_their_lag_noted() -> None:
     assert all(row["figure"] > 0 for row in growths)
 
 
+def test_a_reopened_store_is_timed_weighed_and_compacted_under_load() -> None:
+    rows = rows_of("reopening")
+    assert [row.get("target") for row in rows.values()] == [
+        *["<= 15 s", "<= 1024", "<= 10 ms"],
+        *[None, None],
+    ]
+    assert all(row["figure"] > 0 for row in rows.values())
+    [lag] = [row for case, row in rows.items() if case.startswith("loop lag")]
+    assert lag["figure"] <= lag["max"]
+
+
 def test_an_idle_dispatcher_takes_no_step() -> None:
     rows = rows_of("idle")
     assert [row["wake-ups"] for row in rows.values()] == [0] * len(rows)

@@ -262,10 +262,7 @@ MUTANTS = (
 )
 
 WITHOUT_COUNTERPART = {
-    "D3": "a retry that cannot be saved: needs a store",
-    "D4": "a type without a handler is refused at submit; recovery of such jobs needs a store",
-    "D12": "attempts persisted only at retry: needs a store",
-    "D14": "wall-clock times restored from a store; in memory run_at is converted once",
     "A6": "the late return is D5 late; a handler that never returns does block its session: no"
     " two jobs of one run at once, and that is promised",
 }
+"""D3, D4, D12 and D14 take a store, and are in `journal_mutants`."""

@@ -223,6 +223,33 @@ def test_salvage_loses_only_what_is_damaged(report: Report) -> None:
     report("salvage of damaged stores", states)
 
 
+def test_salvage_without_a_segments_header_says_which_records_are_gone() -> None:
+    fs = SimFs(time=NOW)
+    for _ in range(3):  # each opening begins a segment
+        store = FileJobStore("sim", files=fs)
+        recovery = store.recover()
+        store.commit([accepted(recovery.next_order + each) for each in range(5)])
+        store.close()
+    disk = fs.files()
+    segments = sorted(name for name in disk if name.startswith("wal-"))
+    assert len(segments) == 3
+    firsts = [int(name[4:]) for name in segments]
+    orders = [range(1 + 5 * life, 6 + 5 * life) for life in range(3)]
+    for lost in range(3):
+        for at in range(64):
+            target = SimFs(time=NOW)
+            name = segments[lost]
+            saved = salvage("sim", "out", files=SimFsPair(damage(disk, name, at), target))
+            left = [job.order for job in open_store(target).recover().live]
+            assert left == [n for life in range(3) if life != lost for n in orders[life]]
+            assert [problem.split(":")[0] for problem in saved.problems] == [name]
+            if lost == 2:  # behind the last record there is no gap to see
+                assert saved.lost == ()
+            else:
+                [(first, last)] = saved.lost
+                assert firsts[lost] <= first <= last == firsts[lost + 1] - 1
+
+
 class SimFsPair(SimFs):
     """Two disks: "out" is where things are saved, any other path what they are saved from."""
 

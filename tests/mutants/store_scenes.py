@@ -1,0 +1,224 @@
+"""Small scenes with a store, for defects that the machine cannot meet."""
+
+import time
+
+import trio
+
+import csjd
+from csjd import Config, Job, Registry, Retry
+from csjd.testing import run_virtual
+from csjd.testing.stores import MemoryJobStore
+from csjd.testing.worlds import SlowStore
+
+
+def _crashed(store: MemoryJobStore) -> MemoryJobStore:
+    """Return what the next process finds once this one has died."""
+    return MemoryJobStore(model=store.model.copy(), clean=False)
+
+
+def _registry(*types: str) -> Registry:
+    registry = Registry()
+
+    async def handle(job: Job) -> None:
+        await trio.lowlevel.checkpoint()
+        if job.payload is not None:
+            raise OSError(job.payload)
+
+    for each in types:
+        registry.register(each, handle, retry=Retry(min_delay=50, max_delay=50, jitter=0))
+    return registry
+
+
+async def handler_comes_later() -> None:
+    """Jobs of a type without a handler wait for one: a rolling deploy destroys nothing."""
+    store = MemoryJobStore()
+    for types in (["old", "new"], ["old"], ["old", "new"]):
+        async with (
+            trio.open_nursery() as nursery,
+            csjd.open_dispatcher(nursery, registry=_registry(*types), store=store) as dispatcher,
+        ):
+            if not store.batches:
+                await dispatcher.submit(Job(type="new", id="precious"), delay=1)
+            await trio.sleep(0 if len(types) > 1 else 100)
+        owed = [each.accepted.id for each in store.model.live.values()]
+        assert owed == ["precious"] or len(types) > 1, owed
+    assert not store.model.dead, store.model.dead
+
+
+async def back_off_ends_in_time() -> None:
+    """A job that waits for its next attempt when the process dies waits no longer than that."""
+    store = MemoryJobStore()
+    async with trio.open_nursery() as nursery:
+        config = Config(stop_grace=0)
+        registry = _registry("do")
+        async with csjd.open_dispatcher(nursery, config, registry=registry, store=store) as first:
+            await first.submit(Job(type="do", id="j", payload="no"))
+            await trio.sleep(10)
+            left = _crashed(store)
+            began = trio.current_time()
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, registry=_registry("do"), store=left) as second,
+    ):
+        assert second.metrics().scheduled == 1, second.metrics()
+        await trio.sleep_until(began + 39)
+        assert second.metrics().retries == 0, second.metrics()
+        await trio.sleep_until(began + 41)
+        assert second.metrics().retries == 1, second.metrics()
+
+
+async def cancelled_while_its_place_is_written() -> None:
+    """A delayed job that is cancelled when it has just fallen due leaves nothing behind."""
+    store = MemoryJobStore()
+    slow = SlowStore(store, seconds=1.0)
+    async with (
+        trio.open_nursery() as outer,
+        csjd.open_dispatcher(outer, registry=_registry("do"), store=slow) as dispatcher,
+        trio.open_nursery() as nursery,
+    ):
+        await dispatcher.submit(Job(type="do", id="delayed"), delay=2)
+        await trio.sleep_until(1.9)
+        nursery.start_soon(dispatcher.submit, Job(type="do", id="other"))
+        await trio.sleep_until(2.1)  # the other is being written, the delayed one fell due
+        assert dispatcher.cancel("delayed")
+        await trio.sleep(10)
+    assert not store.model.live, store.model.live
+
+
+async def slow_disk_lets_its_callers_go() -> None:
+    """A cancelled submit that is being written is held back for the grace and no longer."""
+    slow = SlowStore(MemoryJobStore(), seconds=100.0)
+    config = Config(commit_grace=5)
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, config, registry=_registry("do"), store=slow) as dispatcher,
+    ):
+        began = trio.current_time()
+        with trio.move_on_after(1):
+            await dispatcher.submit(Job(type="do"))
+        assert trio.current_time() - began == 6, trio.current_time() - began
+
+
+async def interrupted_is_not_crashed() -> None:
+    """A job that a stop had put back when the process died has not killed it."""
+    store = MemoryJobStore()
+    config = Config(stop_grace=0, job_timeout=1000, duplicate_window=100)
+    registry = _registry("do")
+
+    @registry.handler("hang")
+    async def hang(job: Job) -> None:
+        await trio.sleep_forever()
+
+    for life in range(3):
+        async with (
+            trio.open_nursery() as nursery,
+            csjd.open_dispatcher(nursery, config, registry=registry, store=store) as dispatcher,
+        ):
+            if not life:
+                await dispatcher.submit(Job(type="hang"))
+            await trio.sleep(1)
+            await dispatcher.stop(grace=0)
+            await trio.sleep(10)
+            left = _crashed(store)
+        store = left
+    store.recover()
+    assert [each.crashes for each in store.model.live.values()] == [0], store.model.live
+
+
+async def ended_id_is_refused_over_a_crash() -> None:
+    """The duplicate window survives, and the next dispatcher knows of it."""
+    store = MemoryJobStore()
+    config = Config(duplicate_window=100)
+    async with trio.open_nursery() as nursery:
+        async with csjd.open_dispatcher(
+            nursery, config, registry=_registry("do"), store=store
+        ) as first:
+            await first.submit(Job(type="do", id="once"))
+            await trio.sleep(10)
+            left = _crashed(store)
+        async with csjd.open_dispatcher(
+            nursery, config, registry=_registry("do"), store=left
+        ) as second:
+            refused = False
+            try:
+                await second.submit(Job(type="do", id="once"))
+            except csjd.DuplicateJobError:
+                refused = True
+            assert refused, "the same id twice"
+
+
+async def nothing_begins_after_a_failure() -> None:
+    """What waits behind a running handler when the store fails does not begin any more."""
+    faults = [None, None, csjd.JobStoreError("memory", "gone")]
+    store = MemoryJobStore(faults=iter(faults))
+    begun: list[str] = []
+    registry = Registry()
+
+    @registry.handler("slow")
+    async def slow(job: Job) -> None:
+        begun.append(job.id)
+        await trio.sleep(5)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            config = Config(workers=1)
+            async with csjd.open_dispatcher(
+                nursery, config, registry=registry, store=store
+            ) as dispatcher:
+                await dispatcher.submit(Job(type="slow", id="runs"))
+                await dispatcher.submit(Job(type="slow", id="waits"))
+                try:
+                    await dispatcher.submit(Job(type="slow", id="unknown"))
+                except csjd.JobStoreError:
+                    await trio.sleep(20)
+    except* csjd.JobStoreError:
+        pass
+    assert begun == ["runs"], begun
+
+
+async def discarded_letter_is_gone() -> None:
+    """A discard that has returned is known to the store."""
+    store = MemoryJobStore()
+    slow = SlowStore(store, seconds=1.0)
+    registry = Registry()
+
+    @registry.handler("bad")
+    async def bad(job: Job) -> None:  # noqa: ASYNC124  a handler
+        raise csjd.PermanentError("no")
+
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, registry=registry, store=slow) as dispatcher,
+    ):
+        await dispatcher.submit(Job(type="bad", id="letter"))
+        await trio.sleep(10)
+        assert len(store.model.dead) == 1, store.model.dead
+        await dispatcher.discard("letter")
+        assert not store.model.dead, store.model.dead
+
+
+SCENES = [
+    discarded_letter_is_gone,
+    nothing_begins_after_a_failure,
+    interrupted_is_not_crashed,
+    ended_id_is_refused_over_a_crash,
+    handler_comes_later,
+    back_off_ends_in_time,
+    cancelled_while_its_place_is_written,
+    slow_disk_lets_its_callers_go,
+]
+
+
+def play(scene: int) -> None:
+    """Play one of `SCENES`; one that would never end fails after a virtual hour."""
+
+    async def bounded() -> None:
+        clock = trio.lowlevel.current_clock()
+        told, time.time = time.time, lambda: 1e9 + clock.current_time()
+        try:
+            with trio.fail_after(3600):
+                await SCENES[scene]()
+        finally:
+            time.time = told
+
+    run_virtual(bounded)
