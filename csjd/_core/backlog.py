@@ -89,6 +89,8 @@ class Backlog:
     """By job id, oldest first."""
     unready: set[Entry] = attrs.field(factory=set)
     """Jobs out of a store that nobody can run: no handler, or a payload it cannot take."""
+    unplaced: set[Entry] = attrs.field(factory=set)
+    """Delayed jobs that fell due and wait for the store to know of their places."""
     placing: list[tuple[int, Entry]] | None = None
     """
     With a store: delayed jobs that fell due, each with the order it had. They get their
@@ -450,6 +452,7 @@ class Backlog:
         elif (aside := self.set_aside.get(entry.job.type)) is not None:
             aside.pop(entry, None)
         self.unready.discard(entry)
+        self.unplaced.discard(entry)
         entry.state = _CANCEL[entry.state]
         entry.result = error
         self.ledger.cancelled += 1
@@ -568,10 +571,12 @@ class Backlog:
             if self.placing is None:
                 self.place(entry)
             else:
+                self.unplaced.add(entry)
                 self.placing.append((old_order, entry))
 
     def place(self, entry: Entry) -> None:
         """Give a delayed job that fell due its place at the end, unless it was cancelled."""
+        self.unplaced.discard(entry)
         if entry.state is JobState.SCHEDULED:
             self._fell_due(entry)
             self.line_up(entry)

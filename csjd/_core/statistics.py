@@ -28,7 +28,9 @@ def metrics(backlog: Backlog, lanes: Iterable[Lane], state: DispatcherState) -> 
         runs.add(worker.runs)
     running = sum(lane.entry is not None and not lane.detached for lane in everyone)
     detached = sum(lane.entry is not None and lane.detached for lane in everyone)
-    scheduled = backlog.backoffs.size + backlog.snoozes.size + backlog.delays.size
+    scheduled = (
+        backlog.backoffs.size + backlog.snoozes.size + backlog.delays.size + len(backlog.unplaced)
+    )
     ready = (
         backlog.shared.size
         + sum(worker.ready.size for worker in backlog.workers.values())

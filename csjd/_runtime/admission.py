@@ -1,8 +1,7 @@
 """The door: what a job must pass to be accepted."""
 
 import functools
-import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -101,7 +100,7 @@ class Admission:
         errors: dict[int, Exception] = {}
         while len(entries) < len(batch):
             if not scheduler.observers:
-                rest = itertools.islice(batch, len(entries), None)
+                rest = rest_of(batch, len(entries))
                 entries += scheduler.backlog.admit_plain(rest, self.specs, now)
             if len(entries) == len(batch):
                 break
@@ -282,6 +281,11 @@ class Offer:
     due: float
     copies: bool
     """Whether each attempt needs its own copy of payload or metadata."""
+
+
+def rest_of(jobs: Sequence[Job], position: int) -> Iterable[Job]:
+    """Iterate over *jobs* from *position* on, without passing by those before, as islice would."""
+    return map(jobs.__getitem__, range(position, len(jobs))) if position else jobs
 
 
 def _due(job: Job, delay: float, now: float) -> float:

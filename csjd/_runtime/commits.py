@@ -65,7 +65,9 @@ class Batch:
     writing: bool = False
     """The commit has begun: nothing in it can be taken back."""
     done: trio.Event = attrs.field(factory=trio.Event)
-    """Set when it was written, or will never be."""
+    """Set when it was written, or will never be; or a full disk has not taken it."""
+    heir: "Batch | None" = None
+    """The one that what a full disk has not taken will be written with."""
 
     def add(self, change: Change) -> None:
         """Let *change* be written with it."""
@@ -90,8 +92,17 @@ class Batch:
         """Return what happens when it is written, in order."""
         return [item for item in self.items if isinstance(item, Change) and not item.withdrawn]
 
+    async def taken(self) -> None:
+        """Wait until what cannot be refused of it was written, or never will be."""
+        await self.done.wait()
+        heir = self.heir
+        while heir is not None:
+            await heir.done.wait()
+            heir = heir.heir
+
     def put_before(self, other: "Batch") -> None:
         """Have all of it that cannot be refused written with *other*, before all else."""
+        self.heir = other
         kept = [item for item in self.items if not (isinstance(item, Change) and item.refusable)]
         other.items[:0] = kept
         other.sync |= self.sync

@@ -379,7 +379,7 @@ class Journal:
         if batch is None or self.failure is not None or not self._open:
             return
         self._hurry.set()
-        await batch.done.wait()
+        await batch.taken()
 
     async def settle(self, entry: Entry) -> None:
         """
@@ -388,11 +388,11 @@ class Journal:
         Raises:
             JobStoreError: It is not known to be, and never will be.
         """
+        self._hurry.set()
         while (batch := self.unsettled.get(entry.order)) is not None:
             if batch.done.is_set() or self.failure is not None:
                 raise self.refusal()
-            self._hurry.set()
-            await batch.done.wait()
+            await batch.taken()
 
     # --- what rides along --------------------------------------------------------------
 
@@ -434,7 +434,7 @@ class Journal:
             batch = self._next
             self.note(Started(entry.order), sync=False)
             self._hurry.set()
-            await batch.done.wait()
+            await batch.taken()
         return self.failure is None
 
 

@@ -20,6 +20,7 @@ from csjd._model.events import DeadLetterRequeued, JobAccepted
 from csjd._model.handler import HandlerSpec
 from csjd._model.job import Job
 from csjd._model.storing import Operation, Requeued
+from csjd._runtime.admission import rest_of
 from csjd._runtime.commits import Change
 from csjd._runtime.journal import Journal
 from csjd._runtime.notes import wall_time
@@ -66,7 +67,7 @@ class Keeping:
             try:
                 self.admission.check_open()  # each time: the door may close while it waits
                 self.journal.check()
-                entries += self._keep_plain(_from(batch, at), changes)
+                entries += self._keep_plain(rest_of(batch, at), changes)
                 if len(entries) == at:
                     entries.append(await self._keep(batch[at], wait, 0.0, changes))
             except CsjdError as error:
@@ -225,8 +226,3 @@ class Requeuing(Admitting):
         [entry] = self.entries
         self.keeping.reservations.rebury(entry, self.buried, now)
         self.keeping.admission.make_room(entry, now)
-
-
-def _from(jobs: Sequence[Job], position: int) -> Iterable[Job]:
-    """Iterate over *jobs* from *position* on, without passing by those before, as islice would."""
-    return map(jobs.__getitem__, range(position, len(jobs))) if position else jobs

@@ -13,7 +13,9 @@ import attrs
 import msgspec
 import trio
 
+from csjd._core.entry import Entry
 from csjd._model.storing import (
+    NEVER,
     Accepted,
     DeadLettered,
     Discarded,
@@ -31,9 +33,14 @@ from csjd._model.storing import (
     Resumed,
     Started,
 )
-from csjd._runtime import journal as journal_module, recovering as recovering_module
-from csjd._runtime.admission import Admitting
+from csjd._runtime import (
+    journal as journal_module,
+    keeping as keeping_module,
+    recovering as recovering_module,
+)
 from csjd._runtime.journal import Journal
+from csjd._runtime.keeping import Admitting
+from csjd._runtime.notes import Notes
 from csjd._runtime.recovering import Recovering
 from tests.mutants.planting import Mutant, Planting, replace
 
@@ -57,8 +64,8 @@ def _told(change: Callable[[list[Operation]], Sequence[Operation]]) -> Callable[
     """Have the store told what *change* makes of each batch."""
 
     def make(original: Any) -> Any:
-        def commit(store: JobStore, operations: list[Operation], sync: bool) -> Any:
-            return original(store, list(change(operations)), sync)
+        def commit(store: JobStore, operations: list[Operation], *rest: Any) -> Any:
+            return original(store, list(change(operations)), *rest)
 
         return commit
 
@@ -69,7 +76,7 @@ def _without(*kinds: type) -> Callable[[], Planting]:
     return _told(lambda batch: [each for each in batch if not isinstance(each, kinds)])
 
 
-def _changed(sort: type, /, **fields: Any) -> Callable[[], Planting]:
+def _changed(sort: type | tuple[type, ...], /, **fields: Any) -> Callable[[], Planting]:
     return _told(
         lambda batch: [
             msgspec.structs.replace(each, **fields) if isinstance(each, sort) else each
@@ -87,8 +94,8 @@ def _retry_that_is_not_kept_is_deleted(batch: list[Operation]) -> list[Operation
 
 def _only_power_matters() -> Planting:
     def make(original: Any) -> Any:
-        def commit(store: JobStore, operations: list[Operation], sync: bool) -> Any:
-            return original(store, operations, False)
+        def commit(store: JobStore, operations: list[Operation], sync: bool, *rest: Any) -> Any:
+            return original(store, operations, False, *rest)
 
         return commit
 
@@ -123,7 +130,7 @@ def _type_without_handler_is_deleted() -> Planting:
             if live.accepted.type in self.specs:
                 original(self, live, now, wall)
             else:
-                self.journal._gather(Ended(live.order))
+                self.journal.note(Ended(live.order))
 
         return take_in
 
@@ -206,29 +213,26 @@ def _close_forgets() -> Planting:
 
 
 def _start_told_beside() -> Planting:
-    async def announce(self: Journal, job_id: str) -> None:
-        entry = self._backlog.ids.find(job_id)
-        assert entry is not None
-
+    async def announce(self: Journal, entry: Entry) -> bool:
         async def later() -> None:
             await trio.lowlevel.checkpoint()
-            self._gather(Started(entry.order), sync=False)
+            self.note(Started(entry.order), sync=False)
 
         self._scheduler.start_soon(later, name="csjd start")
         await trio.lowlevel.checkpoint()
+        return True
 
-    return replace(Journal, "_announce", lambda original: announce)
+    return replace(Journal, "announce", lambda original: announce)
 
 
 def _start_not_waited_for() -> Planting:
-    async def announce(self: Journal, job_id: str) -> None:
-        entry = self._backlog.ids.find(job_id)
-        assert entry is not None
-        self.started.add(entry.order)
-        self._gather(Started(entry.order), sync=False)
+    async def announce(self: Journal, entry: Entry) -> bool:
+        self.notes.started.add(entry.order)
+        self.note(Started(entry.order), sync=False)
         await trio.lowlevel.checkpoint()
+        return True
 
-    return replace(Journal, "_announce", lambda original: announce)
+    return replace(Journal, "announce", lambda original: announce)
 
 
 def _clock_of_trio() -> float:
@@ -261,7 +265,7 @@ JOURNAL_MUTANTS = (
     Mutant(
         "D14 kept",
         "A clock that means nothing after a restart was kept.",
-        lambda: replace(journal_module, "wall_time", lambda original: _clock_of_trio),
+        lambda: replace(keeping_module, "wall_time", lambda original: _clock_of_trio),
     ),
     Mutant("J early", "Acknowledged before the commit.", _instead(Journal, "wait", _checkpoint)),
     Mutant("J unsynced", "Acknowledged what the power can take.", _only_power_matters),
@@ -294,7 +298,7 @@ JOURNAL_MUTANTS = (
     Mutant(
         "J no crash deaths",
         "Deaths of crashes not written.",
-        _instead(Journal, "note_crashed", _nothing),
+        _instead(Notes, "crashed", _nothing),
     ),
     Mutant("J no back-off", "Used attempts not written.", _without(Postponed)),
     Mutant("J attempts", "Attempts begin at nought again.", _changed(Postponed, attempts=0)),
@@ -317,7 +321,7 @@ JOURNAL_MUTANTS = (
     Mutant(
         "J windows",
         "Duplicate windows ended with the process.",
-        _instead(Journal, "_remembered_until", lambda self: 0.0),
+        _changed((Ended, DeadLettered), remembered_until=NEVER),
     ),
     Mutant(
         "J refused keeps",

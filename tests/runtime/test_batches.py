@@ -9,6 +9,7 @@ from trio.testing import MockClock
 
 import csjd
 from csjd import Job
+from csjd._runtime.admission import rest_of
 from tests.runtime.scene import balanced, opened, submit, work
 
 
@@ -142,3 +143,21 @@ async def test_id_twice_in_a_batch_is_accepted_once() -> None:
         assert (report.accepted, report.duplicates) == (1, 4)
         with pytest.raises(csjd.DuplicateJobError):
             await submit(dispatcher, "nothing", id="a")
+
+
+def test_rest_of_a_batch_is_reached_without_passing_by_what_comes_before() -> None:
+    looked_at: list[int] = []
+
+    class Jobs(list[Any]):
+        def __getitem__(self, position: Any) -> Any:
+            looked_at.append(position)
+            return super().__getitem__(position)
+
+        def __iter__(self) -> Iterator[Any]:
+            raise AssertionError("from the first one on")
+
+    jobs = Jobs([Job(type="t", id=str(number)) for number in range(5)])
+    rest = rest_of(jobs, 3)
+    assert [job.id for job in rest] == ["3", "4"]
+    assert looked_at == [3, 4]
+    assert [job.id for job in rest_of(list(jobs[0:2]), 0)] == ["0", "1"]

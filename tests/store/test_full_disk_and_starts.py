@@ -19,9 +19,6 @@ def _virtual(autojump_clock: MockClock) -> Iterator[None]:
         yield
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a start that a full disk does not take counts as told all the same"
-)
 async def test_handler_of_a_suspect_waits_for_room_to_tell_its_start(
     autojump_clock: MockClock,
 ) -> None:
@@ -43,3 +40,44 @@ async def test_handler_of_a_suspect_waits_for_room_to_tell_its_start(
     async with opened(store, registry):
         await trio.sleep(10)
     assert told == [True]
+
+
+async def test_full_disk_is_tried_again_now_and_then_however_many_wait(
+    autojump_clock: MockClock,
+) -> None:
+    full = csjd.JobStoreFullError("disk", "no room")
+    store = SlowStore(faults=iter([None, *[full] * 20]))
+    async with opened(store, work().registry) as dispatcher:
+        receipt = await submit(dispatcher, "nothing", delay=1000)
+        began = trio.current_time()
+        assert receipt.cancel()
+        with pytest.raises(csjd.JobCancelledError):
+            await receipt.result()
+        assert 19 <= trio.current_time() - began <= 21  # a try a second
+
+
+async def test_discarded_letter_on_a_full_disk_is_gone_when_there_is_room(
+    autojump_clock: MockClock,
+) -> None:
+    full = csjd.JobStoreFullError("disk", "no room")
+    store = SlowStore()
+    async with opened(store, work().registry, retry=csjd.Retry(max_attempts=1)) as dispatcher:
+        await (await submit(dispatcher, "fail", id="dead")).outcome()
+        await trio.sleep(1)
+        store._faults = iter([full] * 3)
+        await dispatcher.discard("dead")
+        assert store.crashed().recover().dead_letters == []
+
+
+async def test_delayed_job_is_scheduled_until_its_place_is_written(
+    autojump_clock: MockClock,
+) -> None:
+    store = SlowStore()
+    async with opened(store, work().registry) as dispatcher:
+        await submit(dispatcher, "nothing", delay=5)
+        store.seconds = 2.0
+        await trio.sleep(6)
+        metrics = dispatcher.metrics()
+        assert (metrics.scheduled, metrics.waiting, metrics.ready) == (1, 0, 0)
+        await trio.sleep(2)
+        assert dispatcher.metrics().scheduled == 0
