@@ -227,7 +227,7 @@ class Admission:
         buried = scheduler.backlog.dead_letters.get(job_id)
         if buried is None:
             raise DeadLetterNotFoundError(job_id)
-        spec = buried.spec or self.specs.get(buried.letter.job.type)
+        spec = self.specs.get(buried.letter.job.type) or buried.spec
         if spec is None:
             raise HandlerNotFoundError(buried.letter.job.type)
         if self.keeping is not None:
