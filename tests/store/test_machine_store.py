@@ -11,7 +11,7 @@ from csjd.testing.machine_store import MemoryMachine, StoreMachine
 from csjd.testing.promises import Death
 from tests.store.conftest import FULL, Report
 
-RUNS = 2_500 if FULL else 160
+RUNS = 1_500 if FULL else 160
 STEPS_PER_RUN = 50
 
 
