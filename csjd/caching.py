@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar, overload
 
 import trio
 
-from csjd._caching.clock import swift_clock
 from csjd._caching.loads import Loads
 from csjd._core.observers import Observers
 from csjd._core.shelves import Entry, Shelves
@@ -31,6 +30,7 @@ from csjd._model.caching import (
 from csjd._model.checks import is_integer, is_number
 from csjd._model.errors import CacheClosedError
 from csjd._runtime.annex import Annex
+from csjd._runtime.clock import split_clock
 from csjd._runtime.crew import Crew
 
 K = TypeVar("K")
@@ -83,7 +83,7 @@ class TTLCache(Generic[K, V]):
         self._retry_pause = min(refresh_ahead + serve_stale, ttl) * _RETRY_PAUSE
         self._random = random
         self._observers: Observers[CacheEvent] = Observers(observers)
-        self._now = swift_clock()
+        _, self._now = split_clock()
         self._closed = False
         self._shelves: Shelves[K, V] = Shelves(
             ttl=ttl,

@@ -77,10 +77,10 @@ class Backlog:
     """Jobs that asked to wait; they keep their place."""
     delays: DueTimes = attrs.field(factory=DueTimes)
     """Jobs accepted with a delay; they take their place when they fall due."""
-    stopped: bool = True
-    """Nothing may be taken: the dispatcher does not run."""
-    paused: bool = False
-    """Nothing may be taken: somebody paused the whole dispatcher."""
+    idle: bool = True
+    """Nothing may be taken: the dispatcher is `stopped`, or `paused`, or both."""
+    _stopped: bool = True
+    _paused: bool = False
     set_aside: dict[str, dict[Entry, None]] = attrs.field(factory=dict)
     """By paused type: ready jobs whose turn had come, in that order."""
     held_sessions: set[Session] = attrs.field(factory=set)
@@ -182,7 +182,10 @@ class Backlog:
         heads: list[Entry] = []
         spec: HandlerSpec | None = None
         for job in jobs:
-            if type(job) is not Job or job.id in known:
+            if type(job) is not Job:
+                break
+            job_id = job.id
+            if job_id in known:
                 break
             if spec is None or job.type != spec.type:
                 spec = specs.get(job.type)
@@ -197,7 +200,7 @@ class Backlog:
             ):
                 break
             order += 1
-            known[job.id] = entry = Entry(job, spec, order, now)
+            known[job_id] = entry = Entry(job, spec, order, now)
             entries.append(entry)
             name = job.session
             if name is None:
@@ -315,13 +318,18 @@ class Backlog:
     def take(self, lane: Lane, now: float) -> Entry | None:
         """Let *lane* start the job that is first for it; None if there is none it may take."""
         worker = lane.worker
-        own, shared = worker.ready, self.shared
-        queue = own if own.size else shared
-        if not queue.size or self.stopped or self.paused or worker.leaving:
+        queue, shared = worker.ready, self.shared
+        if queue.size:
+            both = shared.size
+        else:
+            queue, both = shared, 0
+            if not shared.size:
+                return None
+        if self.idle or worker.leaving:
             return None
         pick = self._picks + 1
-        if self.set_aside or (queue is own and shared.size):
-            entry = self._choose(own, shared, oldest=pick % OLDEST_EVERY == 0)
+        if both or self.set_aside:
+            entry = self._choose(worker.ready, shared, oldest=pick % OLDEST_EVERY == 0)
         elif pick % OLDEST_EVERY:  # nearly always: one queue, and its first
             entry = queue.pop()
         else:
@@ -336,7 +344,7 @@ class Backlog:
         lane.started = now
         lane.note_wait(now - entry.since)
         calls = self.calls
-        if calls.parked and not calls.coming:
+        if not calls.coming and calls.parked:
             if calls.eager:
                 calls.call_eager()
             if shared.size:
@@ -645,9 +653,24 @@ class Backlog:
         return sum(entry.holder is None and entry.state is JobState.READY for entry in entries)
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing may be taken at all."""
-        return self.stopped or self.paused
+    def stopped(self) -> bool:
+        """Whether the dispatcher does not run."""
+        return self._stopped
+
+    @stopped.setter
+    def stopped(self, stopped: bool) -> None:
+        self._stopped = stopped
+        self.idle = stopped or self._paused
+
+    @property
+    def paused(self) -> bool:
+        """Whether somebody has paused the whole dispatcher."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        self._paused = paused
+        self.idle = paused or self._stopped
 
     def call_all(self) -> None:
         """Have lanes called for all that can be taken, after `stopped` or `paused` has ended."""

@@ -94,7 +94,7 @@ class ReadyQueue:
     def extend(self, entries: Sequence[Entry]) -> None:
         """Push jobs of priority 0, none or all of which were accepted after any in here."""
         level = self._levels.get(0)
-        if level is None or not level.listed or not level.run or level.bound == _NEVER:
+        if level is None or not level.listed or level.bound == _NEVER:
             self.push(entries[0])
             level = self._levels[0]
             entries = entries[1:]

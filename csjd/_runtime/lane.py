@@ -30,6 +30,7 @@ from csjd._model.groups import leaves
 from csjd._model.job import Job
 from csjd._model.retry import Retry
 from csjd._runtime.attempt import Attempt
+from csjd._runtime.clock import split_clock
 from csjd._runtime.current import current_lane
 from csjd._runtime.isolation import cancel_status, has_changed
 from csjd._runtime.payloads import for_attempt
@@ -114,13 +115,13 @@ class LaneTask:
         lane, scheduler, task = self.lane, self.scheduler, self.task
         backlog, baseline = scheduler.backlog, self.baseline
         calls, watchers, observers = backlog.calls, scheduler.watchers, scheduler.observers
-        clock = scheduler.clock.current_time
+        offset, clock = split_clock()
         status = cancel_status(task)
         self.disturbed = False
         patience = 0
         job = None
         while True:
-            now = clock()
+            now = offset + clock()
             slice_ends = now + SLICE
             for _ in range(BURST):
                 entry = backlog.take(lane, now)
@@ -151,7 +152,7 @@ class LaneTask:
                     error = raised
                 if cancel_status(task) is not status:
                     error = await self._close_leaks(error)
-                now = clock()
+                now = offset + clock()
                 if error is None:
                     backlog.succeed(lane, entry, result, now)
                     if entry.listener is not None or watchers:
@@ -182,6 +183,7 @@ class LaneTask:
     def _take_over(self) -> bool:
         """Exchange lanes with a task that sleeps although there is work for its lane."""
         mine = self.lane
+        mine.worker.settle()
         other = self.scheduler.backlog.take_over(mine)
         if other is None:
             return False
