@@ -63,7 +63,15 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     """Whatever the runtime wants woken at the end; the core only carries it."""
 
 
-# What a struct brings costs four times a plain store, to keep the garbage collector
-# informed, which must not hear of entries. It can only be replaced afterwards.
-Entry.__setattr__ = object.__setattr__  # type: ignore[method-assign]
-Entry.__delattr__ = object.__delattr__  # type: ignore[method-assign]
+def use_plain_stores(struct: type[msgspec.Struct]) -> None:
+    """
+    Let setting an attribute of *struct* cost what it costs elsewhere: a quarter.
+
+    A struct informs the garbage collector of every store. One that is hidden from it has
+    no need of that; but how it stores can only be changed when the class is there.
+    """
+    struct.__setattr__ = object.__setattr__  # type: ignore[method-assign]
+    struct.__delattr__ = object.__delattr__  # type: ignore[method-assign]
+
+
+use_plain_stores(Entry)

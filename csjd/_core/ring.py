@@ -39,6 +39,11 @@ class HashRing:
         points = zip(self._hashes, self._owners, strict=True)
         self._set([point for point in points if point[1] != worker])
 
+    def home(self, key: str) -> int:
+        """Return the first worker clockwise from *key*; there must be one."""
+        place = bisect.bisect_left(self._hashes, zlib.crc32(key.encode()))
+        return self._owners[place % len(self._owners)]
+
     def find(self, key: str, fits: Callable[[int], bool]) -> int | None:
         """Return the first worker clockwise from *key* that *fits*, None if none does."""
         owners = self._owners

@@ -3,46 +3,40 @@
 from collections import deque
 
 import attrs
+import msgspec
 
-from csjd._core.entry import Entry
+from csjd._core.entry import Entry, use_plain_stores
 from csjd._core.lanes import Worker
 from csjd._core.ring import HashRing, most_sessions
 
 
-@attrs.define(eq=False, init=False, weakref_slot=False)
-class Session:
+class Session(msgspec.Struct, eq=False, gc=False):
     """
     One session: a line of jobs linked through their entries.
 
-    Delayed jobs count as pending but stand in no line until they fall due.
+    Delayed jobs count as pending but stand in no line until they fall due. As its entries
+    a session is unknown to the garbage collector, which would else visit a hundred
+    thousand of them for nothing: what holds for those holds for it.
     """
 
     name: str
     worker: Worker
-    head: Entry | None
+    head: Entry | None = None
     """The job whose turn it is: ready, running, or due later; the rest is waiting."""
-    tail: Entry | None
-    pending: int
-    paused: bool
-    halted: bool
+    tail: Entry | None = None
+    pending: int = 0
+    paused: bool = False
+    halted: bool = False
     """Its head failed for good and its type halts the session on that."""
-    held: bool
+    held: bool = False
     """Its head must not start: the session is paused or halted, or both."""
-    idle_since: float
+    idle_since: float = 0.0
     """When its last job ended; true only while nothing is pending."""
-    queued: bool
+    queued: bool = False
     """Whether it stands in the table's queue of sessions that may be forgotten."""
-    succeeded: int
-    failed: int
-    cancelled: int
-
-    def __init__(self, name: str, worker: Worker) -> None:
-        self.name = name
-        self.worker = worker
-        self.head = self.tail = None
-        self.pending = self.succeeded = self.failed = self.cancelled = 0
-        self.paused = self.halted = self.held = self.queued = False
-        self.idle_since = 0.0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
 
     def pause(self) -> None:
         """Hold it until somebody lets it go on."""
@@ -88,14 +82,18 @@ class Session:
         return None
 
 
+use_plain_stores(Session)
+
+
 @attrs.define(eq=False)
 class SessionTable:
     """
     The sessions that have jobs, or had some a short while ago, and where they belong.
 
-    A session that becomes idle joins a queue, unless it stands there; each binding of a
-    new one looks at two from its front and forgets those whose time is over. So memory
-    follows the active sessions, and neither idleness nor coming and going costs a thing.
+    A session that becomes idle joins a queue, unless it stands there. Each binding of a new
+    one looks at the two in front: those whose time is over are forgotten, those that have
+    jobs again leave, others go to the back. So memory follows the active sessions, and
+    neither idleness nor coming and going costs a thing.
     """
 
     ring: HashRing
@@ -122,22 +120,22 @@ class SessionTable:
         """Return the session, bound to a worker now if it was not remembered."""
         session = self.find(name, now)
         if session is None:
-            self._forget_idle(now)
-            worker = self._choose(name)
-            worker.sessions += 1
-            session = self._sessions[name] = Session(name, worker)
-            session.idle_since = now
+            session = self._bind(name, now)
             self._wait_idle(session)
+        return session
+
+    def _bind(self, name: str, now: float) -> Session:
+        if self._idle:
+            self._forget_idle(now)
+        worker = self._choose(name)
+        worker.sessions += 1
+        session = self._sessions[name] = Session(name, worker, idle_since=now)
         return session
 
     def enter(self, name: str, now: float) -> Session:
         """Return the session, one job richer."""
-        session = self._sessions.get(name)
-        if session is None:
-            session = self.open(name, now)
+        session = self.find(name, now) or self._bind(name, now)
         if not session.pending:
-            if session.idle_since + self.idle_seconds <= now:
-                session = self.open(name, now)
             self.active += 1
         session.pending += 1
         return session
@@ -150,11 +148,11 @@ class SessionTable:
         """
         session = self._sessions.get(name)
         if session is None:
-            session = self.open(name, now)
+            session = self._bind(name, now)
         pending = session.pending
         if not pending:
             if session.idle_since + self.idle_seconds <= now:
-                session = self.open(name, now)
+                session = self.find(name, now) or self._bind(name, now)
             self.active += 1
         session.pending = pending + 1
         entry.session = session
@@ -190,15 +188,15 @@ class SessionTable:
     def _choose(self, name: str) -> Worker:
         workers = self.workers
         most = most_sessions(self.load_factor, len(self._sessions), len(workers))
+        home = workers[self.ring.home(name)]
+        if home.sessions < most and not home.blocked:  # nearly always
+            return home
         chosen = self.ring.find(
             name, lambda each: workers[each].sessions < most and not workers[each].blocked
         )
         if chosen is None:
             chosen = self.ring.find(name, lambda each: not workers[each].blocked)
-        if chosen is None:  # all are blocked: any will do, it is bound anew when one is not
-            chosen = self.ring.find(name, lambda each: True)
-        assert chosen is not None, "a dispatcher has at least one worker"
-        return workers[chosen]
+        return home if chosen is None else workers[chosen]  # all blocked: bound anew later
 
     def _wait_idle(self, session: Session) -> None:
         session.queued = True
@@ -213,15 +211,19 @@ class SessionTable:
         )
 
     def _forget_idle(self, now: float) -> None:
-        for _ in range(min(2, len(self._idle))):
-            session = self._idle.popleft()
-            session.queued = False
-            if self._sessions.get(session.name) is not session:
-                continue  # forgotten already, because somebody asked for it
-            if self._is_over(session, now):
+        idle = self._idle
+        for _ in range(min(2, len(idle))):
+            session = idle[0]
+            if session.pending:
+                idle.popleft()
+                session.queued = False
+            elif self._sessions.get(session.name) is not session:
+                idle.popleft()  # forgotten already, because somebody asked for it
+            elif self._is_over(session, now):
+                idle.popleft()
                 self._forget(session)
-            elif not session.pending:
-                self._wait_idle(session)
+            else:
+                idle.rotate(-1)
 
     def _forget(self, session: Session) -> None:
         del self._sessions[session.name]
