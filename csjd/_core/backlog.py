@@ -9,7 +9,7 @@ head of a session keeps its place at the head until it has ended.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
@@ -106,11 +106,16 @@ class Backlog:
     _next_worker: int = 0
     limited: bool = attrs.field(init=False)
     """Whether any limit is set that a job could be refused for."""
+    note_wait: Callable[[float], None] = attrs.field(init=False)
+    """Records how long a job has waited; likewise `note_run`. The ledger, a step nearer."""
+    note_run: Callable[[float], None] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         config = self.config
         limits = (config.max_pending, config.max_pending_per_session, config.max_sessions)
         self.limited = any(limit is not None for limit in limits)
+        self.note_wait = self.ledger.waits.fresh.append
+        self.note_run = self.ledger.runs.fresh.append
 
     @classmethod
     def empty(cls, config: Config) -> "Backlog":
@@ -342,7 +347,8 @@ class Backlog:
         entry.holder = lane
         lane.entry = entry
         lane.started = now
-        lane.note_wait(now - entry.since)
+        worker.attempts += 1
+        self.note_wait(now - entry.since)
         calls = self.calls
         if not calls.coming and calls.parked:
             if calls.eager:
@@ -394,7 +400,8 @@ class Backlog:
             self.ledger.late += 1
         # From here on as in `release` and `_end`, which the fast path has no time to call.
         entry.duration = duration = now - lane.started
-        lane.note_run(duration)
+        lane.worker.busy_seconds += duration
+        self.note_run(duration)
         lane.entry = entry.holder = None
         if lane.reason is not None:
             self._calm(lane)
@@ -420,7 +427,8 @@ class Backlog:
         """Note that the attempt at *entry* has ended, and not in success; its fate comes next."""
         lane.worker.unsuccessful += 1
         entry.duration = duration = now - lane.started
-        lane.note_run(duration)
+        lane.worker.busy_seconds += duration
+        self.note_run(duration)
         lane.entry = entry.holder = None
         if lane.reason is not None:
             self._calm(lane)
@@ -730,8 +738,6 @@ class Backlog:
     def retire(self, worker: Worker) -> None:
         """Forget a removed worker of which nothing runs any more; keep its numbers."""
         del self.leaving[worker.id]
-        self.ledger.waits.add(worker.waits)
-        self.ledger.runs.add(worker.runs)
 
     def block(self, worker: Worker) -> None:
         """Note that all lanes of *worker* are stuck: its sessions with nothing running move."""

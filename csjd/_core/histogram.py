@@ -10,7 +10,7 @@ from csjd._model.metrics import Histogram
 # from the upper bound of its bucket is at most 19 % too high.
 BOUNDS = tuple(1e-6 * 2 ** (step / 4) for step in range(161))
 
-MANY = 128
+MANY = 256
 """Durations that are worth sorting into their buckets together; few enough to stay in cache."""
 
 
@@ -33,18 +33,6 @@ class Recorder:
         """Return how many durations were recorded."""
         self.settle()
         return sum(self._counts)
-
-    def total(self) -> float:
-        """Return their sum, in seconds."""
-        self.settle()
-        return self._total
-
-    def add(self, other: "Recorder") -> None:
-        """Count everything *other* has counted, too."""
-        other.settle()
-        self._total += other._total
-        self._highest = max(self._highest, other._highest)
-        self._counts = [a + b for a, b in zip(self._counts, other._counts, strict=True)]
 
     def freeze(self) -> Histogram:
         """Return what was counted so far."""

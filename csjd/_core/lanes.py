@@ -2,13 +2,12 @@
 
 import enum
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
 
 from csjd._core.entry import Entry
-from csjd._core.histogram import MANY, Recorder
 from csjd._core.ready import ReadyQueue
 
 
@@ -40,30 +39,20 @@ class Worker:
     """It is leaving, has no lanes, or all are stuck: its sessions go elsewhere."""
     detached: int = 0
     """Detached handlers of its that still run."""
-    waits: Recorder = attrs.field(factory=Recorder)
-    """How long jobs waited until an attempt of them began here: one for each begun."""
-    runs: Recorder = attrs.field(factory=Recorder)
-    """How long attempts ran here: one for each that ended."""
+    attempts: int = 0
+    """Attempts begun here."""
+    busy_seconds: float = 0.0
+    """How long attempts ran here in all, those that have ended."""
     unsuccessful: int = 0
     """Attempts that ended here in anything but success."""
     failed: int = 0
     """Jobs that failed for good here."""
 
-    def settle(self) -> None:
-        """Sort what was recorded, if it is much; to be called now and then."""
-        if len(self.runs.fresh) >= MANY or len(self.waits.fresh) >= MANY:
-            self.waits.settle()
-            self.runs.settle()
-
-    @property
-    def attempts(self) -> int:
-        """Attempts begun here."""
-        return self.waits.count()
-
     @property
     def succeeded(self) -> int:
         """Jobs that succeeded here; counted by exception, success being the rule."""
-        return self.runs.count() - self.unsuccessful
+        running = sum(lane.entry is not None for lane in self.lanes) + self.detached
+        return self.attempts - running - self.unsuccessful
 
     @property
     def gone(self) -> bool:
@@ -93,15 +82,8 @@ class Lane:
     """Given up by its worker: it ends with its attempt. Never reverts."""
     left_behind: bool = False
     """Detached because it outlived a stop."""
-    note_wait: Callable[[float], None] = attrs.field(init=False)
-    """Records how long a job waited, with its worker; likewise `note_run`."""
-    note_run: Callable[[float], None] = attrs.field(init=False)
     waits: "list[Any]" = attrs.field(factory=list)
     """What the attempt's tasks wait for that other jobs must bring about; see `deadlock`."""
-
-    def __attrs_post_init__(self) -> None:
-        self.note_wait = self.worker.waits.fresh.append
-        self.note_run = self.worker.runs.fresh.append
 
     def next_check(self, detach_grace: float) -> float:
         """Return when something has to be done about the attempt; `math.inf` for never."""

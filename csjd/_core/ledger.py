@@ -4,7 +4,7 @@ from collections import deque
 
 import attrs
 
-from csjd._core.histogram import Recorder
+from csjd._core.histogram import MANY, Recorder
 from csjd._model.lifecycle import JobState
 
 
@@ -31,8 +31,15 @@ class Ledger:
     detachments: int = 0
     dead_letters_dropped: int = 0
     waits: Recorder = attrs.field(factory=Recorder)
-    """Those of the workers that are gone, as in `Worker`; likewise `runs`."""
+    """How long jobs waited until an attempt of them began: one for each begun."""
     runs: Recorder = attrs.field(factory=Recorder)
+    """How long attempts ran: one for each that has ended."""
+
+    def settle(self) -> None:
+        """Sort what was recorded, if it is much; to be called now and then."""
+        if len(self.runs.fresh) >= MANY or len(self.waits.fresh) >= MANY:
+            self.waits.settle()
+            self.runs.settle()
 
     @property
     def live(self) -> int:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable
 
 from csjd._core.backlog import Backlog
-from csjd._core.histogram import Recorder
 from csjd._core.lanes import Lane, Worker
 from csjd._model.lifecycle import DispatcherState, JobState
 from csjd._model.metrics import (
@@ -20,12 +19,6 @@ def metrics(backlog: Backlog, lanes: Iterable[Lane], state: DispatcherState) -> 
     """Return the counters and gauges of *backlog*, whose lanes are *lanes*."""
     ledger = backlog.ledger
     everyone = tuple(lanes)
-    waits, runs = Recorder(), Recorder()
-    waits.add(ledger.waits)
-    runs.add(ledger.runs)
-    for worker in (*backlog.workers.values(), *backlog.leaving.values()):
-        waits.add(worker.waits)
-        runs.add(worker.runs)
     running = sum(lane.entry is not None and not lane.detached for lane in everyone)
     detached = sum(lane.entry is not None and lane.detached for lane in everyone)
     scheduled = (
@@ -55,7 +48,7 @@ def metrics(backlog: Backlog, lanes: Iterable[Lane], state: DispatcherState) -> 
         duplicates=ledger.duplicates,
         rejected=ledger.rejected,
         invalid=ledger.invalid,
-        attempts=waits.count(),
+        attempts=ledger.waits.count(),
         retries=ledger.retries,
         snoozed=ledger.snoozed,
         interrupted=ledger.interrupted,
@@ -71,8 +64,8 @@ def metrics(backlog: Backlog, lanes: Iterable[Lane], state: DispatcherState) -> 
         lanes=sum(len(worker.lanes) for worker in backlog.workers.values()),
         lanes_busy=sum(lane.entry is not None and not lane.detached for lane in everyone),
         lanes_stuck=sum(lane.stuck for lane in everyone),
-        wait=waits.freeze(),
-        run=runs.freeze(),
+        wait=ledger.waits.freeze(),
+        run=ledger.runs.freeze(),
     )
 
 
@@ -89,7 +82,7 @@ def worker_stats(worker: Worker) -> WorkerStats:
         attempts=worker.attempts,
         succeeded=worker.succeeded,
         failed=worker.failed,
-        busy_seconds=worker.runs.total(),
+        busy_seconds=worker.busy_seconds,
         leaving=worker.leaving,
     )
 

@@ -183,7 +183,6 @@ class LaneTask:
     def _take_over(self) -> bool:
         """Exchange lanes with a task that sleeps although there is work for its lane."""
         mine = self.lane
-        mine.worker.settle()
         other = self.scheduler.backlog.take_over(mine)
         if other is None:
             return False
@@ -209,11 +208,11 @@ class LaneTask:
         cheaper than to park and be called. Nobody needs to call who will look anyway:
         a lane that lingers counts as called.
         """
-        worker, scheduler = self.lane.worker, self.scheduler
+        scheduler = self.scheduler
         calls = scheduler.backlog.calls
         if calls.pending:
             scheduler.send_calls()
-        worker.settle()
+        scheduler.backlog.ledger.settle()
         calls.linger()
         try:
             await trio.lowlevel.checkpoint()

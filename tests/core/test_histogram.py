@@ -1,7 +1,10 @@
+from collections import deque
+
 import pytest
 from hypothesis import given, strategies as st
 
 from csjd._core.histogram import BOUNDS, MANY, Recorder
+from csjd._core.ledger import Ledger
 
 
 @given(
@@ -56,19 +59,11 @@ def test_impossible_share_is_refused(share: float) -> None:
         Recorder().freeze().percentile(share)
 
 
-@given(st.lists(st.floats(0, 1e3), max_size=50), st.lists(st.floats(0, 1e3), max_size=50))
-def test_recorders_can_be_added_up(one: list[float], other: list[float]) -> None:
-    first, second, both = Recorder([*one]), Recorder([*other]), Recorder([*one, *other])
-    first.add(second)
-    assert first.freeze().counts == both.freeze().counts
-    assert first.freeze().highest == both.freeze().highest
-    assert first.total() == pytest.approx(both.total())
-
-
 def test_many_durations_do_not_pile_up() -> None:
-    recorder = Recorder()
+    ledger = Ledger(deque())
     for number in range(10_000):
-        recorder.fresh.append(number / 100)
-        recorder.settle()
-        assert len(recorder.fresh) <= MANY
-    assert recorder.count() == 10_000
+        ledger.waits.fresh.append(number / 100)
+        ledger.runs.fresh.append(number / 50)
+        ledger.settle()
+        assert max(len(ledger.waits.fresh), len(ledger.runs.fresh)) < MANY
+    assert ledger.waits.count() == ledger.runs.count() == 10_000
