@@ -217,13 +217,12 @@ class SessionTable:
             if session.pending:
                 idle.popleft()
                 session.queued = False
-            elif self._sessions.get(session.name) is not session:
-                idle.popleft()  # forgotten already, because somebody asked for it
-            elif self._is_over(session, now):
-                idle.popleft()
-                self._forget(session)
-            else:
+            elif session.idle_since + self.idle_seconds > now or session.held:
                 idle.rotate(-1)
+            else:
+                idle.popleft()
+                if self._sessions.get(session.name) is session:  # else somebody asked for it
+                    self._forget(session)
 
     def _forget(self, session: Session) -> None:
         del self._sessions[session.name]
