@@ -122,8 +122,9 @@ class TTLCache(Generic[K, V]):
             return default
         now = self._now
         if now() < entry.expires:
-            if self._touch is not None:
-                self._touch(key)
+            touch = self._touch
+            if touch is not None:
+                touch(key)
             for _ in self._hits_left:
                 return entry.value
         self._misses += 1
