@@ -183,7 +183,7 @@ def _graceful_stop_cancels() -> Planting:
 
 
 def _added_worker_ignores_the_stop() -> Planting:
-    return edit(Backlog, "take", ("self.stopped or ", "self.stopped and lane.worker.id < 3 or "))
+    return edit(Backlog, "take", ("self.idle or ", "self.idle and lane.worker.id < 3 or "))
 
 
 def _batch_stops_half_way() -> Planting:

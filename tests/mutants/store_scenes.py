@@ -6,6 +6,7 @@ import trio
 
 import csjd
 from csjd import Config, Job, Registry, Retry
+from csjd.stores import DueKind
 from csjd.testing import run_virtual
 from csjd.testing.stores import MemoryJobStore
 from csjd.testing.worlds import SlowStore
@@ -181,10 +182,7 @@ async def discarded_letter_is_gone() -> None:
     store = MemoryJobStore()
     slow = SlowStore(store, seconds=1.0)
     registry = Registry()
-
-    @registry.handler("bad")
-    async def bad(job: Job) -> None:  # noqa: ASYNC124  a handler
-        raise csjd.PermanentError("no")
+    registry.register("bad", _fail)
 
     async with (
         trio.open_nursery() as nursery,
@@ -197,7 +195,115 @@ async def discarded_letter_is_gone() -> None:
         assert not store.model.dead, store.model.dead
 
 
+async def what_waits_is_known_with_its_reason() -> None:
+    """The store knows of each job that waits: since how many attempts, until when, and why."""
+    store = MemoryJobStore()
+    registry = _registry("do")
+
+    @registry.handler("later")
+    async def later(job: Job) -> None:  # noqa: ASYNC124  a handler
+        raise csjd.Snooze(70)
+
+    async with trio.open_nursery() as nursery:
+        config = Config(stop_grace=0)
+        async with csjd.open_dispatcher(
+            nursery, config, registry=registry, store=store
+        ) as dispatcher:
+            await dispatcher.submit(Job(type="do", id="delayed"), delay=90)
+            await dispatcher.submit(Job(type="do", id="failed", payload="no"))
+            await dispatcher.submit(Job(type="later", id="snoozing"))
+            await trio.sleep(1)
+            told = {
+                live.accepted.id: (live.attempts, round((live.due or 0.0) - 1e9), live.kind)
+                for live in _crashed(store).recover().live
+            }
+    assert told == {
+        "delayed": (0, 90, DueKind.DELAY),
+        "failed": (1, 50, DueKind.BACKOFF),
+        "snoozing": (0, 70, DueKind.SNOOZE),
+    }, told
+
+
+async def halted_session_waits_for_its_resume_and_no_longer() -> None:
+    """A session that a failure has halted is halted in the next process, until it is resumed."""
+    registry = _registry("do")
+    registry.register("bad", _fail, on_failure="halt")
+    store = MemoryJobStore()
+    for halted in (False, True, False):
+        async with trio.open_nursery() as nursery:
+            config = Config(stop_grace=0)
+            async with csjd.open_dispatcher(
+                nursery, config, registry=registry, store=store
+            ) as dispatcher:
+                info = dispatcher.session_info("s")
+                assert (info is not None and info.halted) == halted, info
+                if halted:
+                    dispatcher.resume(session="s")
+                elif info is None and not store.model.dead:
+                    await dispatcher.submit(Job(type="bad", session="s"))
+                    await dispatcher.submit(Job(type="do", session="s"))
+                await trio.sleep(10)
+                left = _crashed(store)
+        store = left
+    assert not store.model.live, store.model.live
+
+
+async def _fail(job: Job) -> None:  # noqa: ASYNC124  a handler
+    raise csjd.PermanentError("no")
+
+
+async def cancellation_is_durable_when_it_is_reported() -> None:
+    """Whoever awaits the outcome of a job that is cancelled is not told too early."""
+    store = MemoryJobStore()
+    slow = SlowStore(store, seconds=1.0)
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, registry=_registry("do"), store=slow) as dispatcher,
+    ):
+        receipt = await dispatcher.submit(Job(type="do"), delay=100)
+        assert receipt.cancel()
+        await receipt.outcome()
+        assert not store.model.live, store.model.live
+
+
+async def leaving_writes_what_has_gathered() -> None:
+    """What still waits for company when the block is left is written."""
+    store = MemoryJobStore()
+    try:
+        async with (
+            trio.open_nursery() as nursery,
+            csjd.open_dispatcher(nursery, registry=_registry("do"), store=store) as dispatcher,
+        ):
+            receipt = await dispatcher.submit(Job(type="do"), delay=100)
+            receipt.cancel()
+            raise InterruptedError
+    except* InterruptedError:
+        pass
+    assert not store.model.live, store.model.live
+
+
+async def full_disk_keeps_ends() -> None:
+    """What ended while the disk was full is written when there is room again."""
+    full = csjd.JobStoreFullError("memory", "no room")
+    store = MemoryJobStore(faults=iter([None, full, full, full]))
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, registry=_registry("do"), store=store) as dispatcher,
+    ):
+        await (await dispatcher.submit(Job(type="do"))).outcome()
+        try:
+            await dispatcher.submit(Job(type="do"))
+        except csjd.JobStoreFullError:
+            await trio.sleep(10)
+        assert not store.model.live, store.model.live
+
+
 SCENES = [
+    what_waits_is_known_with_its_reason,
+    halted_session_waits_for_its_resume_and_no_longer,
+    cancellation_is_durable_when_it_is_reported,
+    leaving_writes_what_has_gathered,
+    full_disk_keeps_ends,
     discarded_letter_is_gone,
     nothing_begins_after_a_failure,
     interrupted_is_not_crashed,
