@@ -267,18 +267,22 @@ async def cancellation_is_durable_when_it_is_reported() -> None:
 
 
 async def leaving_writes_what_has_gathered() -> None:
-    """What still waits for company when the block is left is written."""
+    """The end of a handler that outlives even the stop is written."""
     store = MemoryJobStore()
-    try:
-        async with (
-            trio.open_nursery() as nursery,
-            csjd.open_dispatcher(nursery, registry=_registry("do"), store=store) as dispatcher,
-        ):
-            receipt = await dispatcher.submit(Job(type="do"), delay=100)
-            receipt.cancel()
-            raise InterruptedError
-    except* InterruptedError:
-        pass
+    registry = Registry()
+
+    @registry.handler("deaf")
+    async def deaf(job: Job) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(20)
+
+    config = Config(stop_grace=0, detach_grace=1)
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, config, registry=registry, store=store) as dispatcher,
+    ):
+        await dispatcher.submit(Job(type="deaf"))
+        await trio.sleep(1)
     assert not store.model.live, store.model.live
 
 
