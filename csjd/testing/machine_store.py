@@ -31,6 +31,7 @@ from csjd import (
     CsjdError,
     DeadLetterDiscarded,
     DeadLetterRequeued,
+    Dispatcher,
     DispatcherState,
     DispatcherStopped,
     DuplicateJobError,
@@ -60,6 +61,7 @@ from csjd.testing.machine_dispatcher import (
     SESSIONS,
     TYPES,
     DispatcherMachine,
+    Running,
     Shadow,
 )
 from csjd.testing.promises import Death, DurableModel, Promises
@@ -81,6 +83,10 @@ class Life(Shadow):
     """One dispatcher's life: hears its events until it dies, and judges them."""
 
     model: DurableModel
+    wrong: str | None
+    draining: bool
+    failed: bool
+    last: float
 
     def __init__(self, model: DurableModel, promises: Promises, to_wall: float) -> None:
         super().__init__(model)
@@ -203,7 +209,25 @@ class StoreMachine(DispatcherMachine):
     shadow: Life
     model: DurableModel
     clock: MockClock | None = None
+    dispatcher: Dispatcher
+    guest: TrioGuest
+    running: dict[str, Running]
+    over: trio.Event
+    obedient: bool
+    config: Config
+    rng: Random
+    promises: Promises
+    to_wall: float
     world: World
+    store: SlowStore
+    lives: int
+    age: int
+    adopted: bool
+    before: DurableModel
+    death: Death
+    died: float
+    in_trouble: bool
+    troubles: int = 0
     tally: ClassVar[Counter[str]] = Counter()
     """How often what has happened, over all runs; so that a test can see that it does."""
 
@@ -420,8 +444,6 @@ class StoreMachine(DispatcherMachine):
             unanswered = sorted(self.model.reserved.keys() - life.limbo)
             assert not unanswered, f"nobody answers those who submitted {unanswered}"
             self.promises.settle(self.model, life.to_wall)
-
-    troubles = 0
 
     def _outlive_a_failure(self) -> None:
         """A store that has failed acknowledges nothing, and is opened again."""

@@ -31,6 +31,11 @@ class Death(enum.Enum):
 class DurableModel(Model):
     """The model of a dispatcher with a store: what waits for the disk has not happened yet."""
 
+    # Declared again, because what is assigned here must have its type here.
+    jobs: list[ModelJob] = attrs.field(factory=list)
+    accepted: int = 0
+    failed: int = 0
+    held_sessions: set[str] = attrs.field(factory=set)
     reserved: dict[str, Job] = attrs.field(factory=dict)
     """By id: what is being written and counts against the limits."""
 
