@@ -53,7 +53,8 @@ def test_dispatcher_on_a_disk_keeps_its_promises_over_every_death(report: Report
         "the store was full",
         "a submit was withdrawn",
     ):
-        assert tally[happened] >= RUNS / 16, f"too seldom: {happened}: {dict(tally)}"
+        # How often differs with what Hypothesis draws; that it happens at all must not.
+        assert tally[happened] >= RUNS / 80, f"too seldom: {happened}: {dict(tally)}"
     deaths = sum(tally[each.value] for each in Death)
     report(f"T12 steps of the stateful machine ({deaths:,} deaths)", RUNS * STEPS_PER_RUN)
 
