@@ -1,12 +1,13 @@
 """Small scenes with a store, for defects that the machine cannot meet."""
 
 import time
+from collections.abc import Sequence
 
 import trio
 
 import csjd
 from csjd import Config, Job, Registry, Retry
-from csjd.stores import DueKind
+from csjd.stores import Accepted, DueKind, Operation, Started
 from csjd.testing import run_virtual
 from csjd.testing.stores import MemoryJobStore
 from csjd.testing.worlds import SlowStore
@@ -302,7 +303,111 @@ async def full_disk_keeps_ends() -> None:
         assert not store.model.live, store.model.live
 
 
+async def _left_by_a_crash(*ids: str) -> MemoryJobStore:
+    """Return a store with jobs that nobody has begun, and that nobody closed."""
+    store = MemoryJobStore()
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(
+            nursery, Config(stop_grace=0), registry=_registry("do"), store=store
+        ) as dispatcher,
+    ):
+        dispatcher.pause()
+        for each in ids:
+            await dispatcher.submit(Job(type="do", id=each, session="s"))
+        return _crashed(store)
+
+
+async def suspects_start_when_the_store_knows_and_in_order() -> None:
+    """After a crash a start is written before its handler runs; the order is the old one."""
+    store = await _left_by_a_crash("a", "b", "c")
+    begun: list[str] = []
+    registry = Registry()
+
+    @registry.handler("do")
+    async def do(job: Job) -> None:  # noqa: ASYNC124  a handler
+        order = next(live.order for live in store.model.live.values() if live.accepted.id == job.id)
+        told = [each for batch in store.batches for each in batch if isinstance(each, Started)]
+        assert order in [each.order for each in told], f"{job.id} runs and the store has no idea"
+        begun.append(job.id)
+
+    config = Config(workers=1, retry=Retry(max_attempts=1))
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, config, registry=registry, store=store) as dispatcher,
+    ):
+        await trio.sleep(1)
+        assert not await dispatcher.dead_letters(), await dispatcher.dead_letters()
+    assert begun == ["a", "b", "c"], begun
+
+
+async def job_that_kills_its_process_dies() -> None:
+    """After `max_crashes` a job is a dead letter, in the store too."""
+    registry = Registry()
+
+    @registry.handler("hang")
+    async def hang(job: Job) -> None:
+        await trio.sleep_forever()
+
+    store = MemoryJobStore()
+    for life in range(5):
+        async with trio.open_nursery() as nursery:
+            config = Config(stop_grace=0, job_timeout=1000, max_crashes=2)
+            async with csjd.open_dispatcher(
+                nursery, config, registry=registry, store=store
+            ) as dispatcher:
+                if not life:
+                    await dispatcher.submit(Job(type="hang"))
+                await trio.sleep(1)
+                left = _crashed(store)
+        store = left
+    assert not store.model.live, store.model.live
+    assert len(store.model.dead) == 1, store.model.dead
+
+
+async def full_disk_refuses_and_keeps_nothing() -> None:
+    """A submit that a full disk refuses changes nothing: its id and its room are free."""
+    full = csjd.JobStoreFullError("memory", "no room")
+    store = MemoryJobStore(faults=iter([full]))
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(
+            nursery, Config(max_pending=1), registry=_registry("do"), store=store
+        ) as dispatcher,
+    ):
+        refused = False
+        try:
+            await dispatcher.submit(Job(type="do", id="again"))
+        except csjd.JobStoreFullError:
+            refused = True
+        assert refused, "accepted by a full disk"
+        assert dispatcher.metrics().live == 0, dispatcher.metrics()
+        await dispatcher.submit(Job(type="do", id="again"))
+
+
+class _Synced(MemoryJobStore):
+    """A store that knows which of its commits had to survive a loss of power."""
+
+    def commit(self, operations: Sequence[Operation], /, *, sync: bool = True) -> None:
+        accepts = any(isinstance(each, Accepted) for each in operations)
+        assert sync or not accepts, "acknowledged what the power can take"
+        super().commit(operations, sync=sync)
+
+
+async def acknowledged_survives_the_power() -> None:
+    """What a submit waits for is synced."""
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_dispatcher(nursery, registry=_registry("do"), store=_Synced()) as dispatcher,
+    ):
+        await dispatcher.submit(Job(type="do"))
+
+
 SCENES = [
+    suspects_start_when_the_store_knows_and_in_order,
+    job_that_kills_its_process_dies,
+    full_disk_refuses_and_keeps_nothing,
+    acknowledged_survives_the_power,
     what_waits_is_known_with_its_reason,
     halted_session_waits_for_its_resume_and_no_longer,
     cancellation_is_durable_when_it_is_reported,
