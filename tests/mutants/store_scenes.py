@@ -315,7 +315,8 @@ async def _left_by_a_crash(*ids: str) -> MemoryJobStore:
         dispatcher.pause()
         for each in ids:
             await dispatcher.submit(Job(type="do", id=each, session="s"))
-        return _crashed(store)
+        left = _crashed(store)
+    return left
 
 
 async def suspects_start_when_the_store_knows_and_in_order() -> None:
