@@ -36,12 +36,15 @@ class FlockLock:
 
     def release(self) -> None:
         """Give it back; twice does nothing."""
-        if self.held():
-            fcntl.flock(self._fd, fcntl.LOCK_UN)  # for every copy of the descriptor
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, ours, self._fd = self._fd, self.held(), -1
         _held.discard(self)
+        if fd < 0:
+            return
+        try:
+            if ours:
+                fcntl.flock(fd, fcntl.LOCK_UN)  # for every copy of the descriptor
+        finally:
+            os.close(fd)
 
 
 _held: "weakref.WeakSet[FlockLock]" = weakref.WeakSet()

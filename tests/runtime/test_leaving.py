@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import logging
+import weakref
 from typing import Any
 
 import pytest
@@ -259,3 +260,26 @@ async def test_nothing_is_kept_alive_after_the_block() -> None:
     del dispatcher
     gc.collect()
     assert not [each for each in gc.get_objects() if type(each) is Payload]
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+async def test_dispatcher_that_was_left_can_be_collected(
+    stopping: bool, autojump_clock: MockClock
+) -> None:
+    # Entries and sessions are hidden from the garbage collector: nothing may hang on them.
+    async with opened(work().registry, workers=3, stop_grace=0) as dispatcher:
+        for number in range(9):
+            await submit(dispatcher, "nothing", session=f"s{number % 4}")
+        await trio.sleep(1)
+        for number in range(9):
+            await submit(dispatcher, "sleep", 100, session=f"s{number}")
+        dispatcher.pause(session="s8")
+        await trio.sleep(1)
+        if stopping:
+            await dispatcher.stop(grace=0)
+        backlog = weakref.ref(dispatcher._scheduler.backlog.sessions)
+        workers = [weakref.ref(each) for each in dispatcher._scheduler.backlog.workers.values()]
+    del dispatcher
+    gc.collect()
+    assert backlog() is None
+    assert [each() for each in workers] == [None] * 3
