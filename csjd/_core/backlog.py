@@ -150,13 +150,9 @@ class Backlog:
             DuplicateJobError: The id is live, or ended within the window.
             QueueFullError: A limit is reached.
         """
-        known = self.ids.known
-        if job.id in known and self.ids.refuses(job.id, now):
-            raise DuplicateJobError(job.id, live=self.ids.lives(job.id))
-        if self.limited and (full := self.lacks_room(job, now)) is not None:
-            raise full
+        self.refuse(job, now)
         self.last_order = order = self.last_order + 1
-        known[job.id] = entry = Entry(job, spec, order, now, copies)
+        self.ids.known[job.id] = entry = Entry(job, spec, order, now, copies)
         self.ledger.accepted += 1
         if job.session is not None:
             entry.session = self.sessions.enter(job.session, now)
@@ -262,6 +258,19 @@ class Backlog:
         return sum(entry.state is JobState.PARKED for entry in self.unready)
 
     # --- limits ------------------------------------------------------------------------
+
+    def refuse(self, job: Job, now: float) -> None:
+        """
+        Raise what keeps *job* out, if anything does; see `admit`.
+
+        Raises:
+            DuplicateJobError: The id is live, or ended within the window.
+            QueueFullError: A limit is reached.
+        """
+        if job.id in self.ids.known and self.ids.refuses(job.id, now):
+            raise DuplicateJobError(job.id, live=self.ids.lives(job.id))
+        if self.limited and (full := self.lacks_room(job, now)) is not None:
+            raise full
 
     def lacks_room(self, job: Job, now: float) -> QueueFullError | None:
         """Return the limit that keeps *job* out, None if there is room for it."""
@@ -479,15 +488,9 @@ class Backlog:
     def _end(self, entry: Entry, now: float) -> None:
         """Forget a job that has reached its terminal state, and let its session go on."""
         job = entry.job
-        job_id = job.id
-        ids = self.ids
-        if ids.window:
-            ids.known[job_id] = now
-            ids.ended.append(job_id)
-        else:
-            del ids.known[job_id]
+        self.ids.end(job.id, now)
         self.ledger.history.append(
-            (job_id, job.type, job.session, entry.state, entry.attempts, entry.duration, now)
+            (job.id, job.type, job.session, entry.state, entry.attempts, entry.duration, now)
         )
         if entry.session is not None:
             head = self.sessions.leave(entry.session, entry, now)

@@ -43,6 +43,14 @@ class KnownIds:
         known = self.known.get(job_id)
         return known is not None and not (isinstance(known, float) and known + self.window <= now)
 
+    def end(self, job_id: str, now: float) -> None:
+        """Open the window of a job that ends; `Backlog.succeed` does so by itself."""
+        if self.window:
+            self.known[job_id] = now
+            self.ended.append(job_id)
+        else:
+            self.known.pop(job_id, None)
+
     def forget(self, now: float, most: int) -> None:
         """Close windows that are over at *now*, at most so many at a time."""
         known, ended = self.known, self.ended

@@ -51,9 +51,7 @@ class Readmission:
         backlog, job = self.backlog, entry.job
         self._book()
         backlog.ledger.failed += 1
-        if backlog.ids.window:
-            backlog.ids.known[job.id] = now
-            backlog.ids.ended.append(job.id)
+        backlog.ids.end(job.id, now)
         if job.session is not None and entry.spec.on_failure is OnFailure.HALT:
             backlog.halt(job.session, now)
         letter = DeadLetter(

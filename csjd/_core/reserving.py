@@ -15,7 +15,7 @@ import attrs
 from csjd._core.backlog import Backlog, Buried
 from csjd._core.duplicates import RESERVED
 from csjd._core.entry import Entry
-from csjd._model.errors import DuplicateJobError, QueueFullError
+from csjd._model.errors import QueueFullError
 from csjd._model.handler import HandlerSpec
 from csjd._model.job import NO_METADATA, Job
 from csjd._model.lifecycle import LIFECYCLE, JobStep
@@ -41,13 +41,9 @@ class Reservations:
         Arguments and errors as for `Backlog.admit`.
         """
         backlog = self.backlog
-        known = backlog.ids.known
-        if job.id in known and backlog.ids.refuses(job.id, now):
-            raise DuplicateJobError(job.id, live=backlog.ids.lives(job.id))
-        if backlog.limited and (full := backlog.lacks_room(job, now)) is not None:
-            raise full
+        backlog.refuse(job, now)
         backlog.last_order = order = backlog.last_order + 1
-        known[job.id] = RESERVED
+        backlog.ids.known[job.id] = RESERVED
         backlog.reserved += 1
         entry = Entry(job, spec, order, now, copies, due=due if due > now else 0.0)
         if job.session is not None:

@@ -11,21 +11,12 @@ def _add(ids: KnownIds, each: Entry, now: float) -> None:
     ids.known[each.job.id] = each
 
 
-def _end(ids: KnownIds, each: Entry, now: float) -> None:
-    """Do as `Backlog` does."""
-    if ids.window:
-        ids.known[each.job.id] = now
-        ids.ended.append(each.job.id)
-    else:
-        del ids.known[each.job.id]
-
-
 def test_window_is_open_up_to_its_very_end() -> None:
     ids = KnownIds(2.0)
     each = entry(1)
     _add(ids, each, 0.0)
     assert ids.refuses("1", 100.0)
-    _end(ids, each, 100.0)
+    ids.end(each.job.id, 100.0)
     assert ids.refuses("1", 101.999)
     assert not ids.refuses("1", 102.0)
     assert ids.find("1") is None
@@ -35,7 +26,7 @@ def test_without_a_window_an_ended_id_is_free_at_once() -> None:
     ids = KnownIds(0)
     each = entry(1)
     _add(ids, each, 0.0)
-    _end(ids, each, 0.0)
+    ids.end(each.job.id, 0.0)
     assert not ids.refuses("1", 0.0)
     assert ids.remembered() == 0
 
@@ -60,7 +51,7 @@ def test_ids_are_refused_exactly_while_they_must_be(
             until.pop(name, None)
             _add(ids, live[name], now)
         elif what == "end" and name in live:
-            _end(ids, live.pop(name), now)
+            ids.end(live.pop(name).job.id, now)
             until[name] = now + window
         for each in map(str, range(6)):
             assert ids.refuses(each, now) is (each in live or until.get(each, now) > now)
@@ -75,7 +66,7 @@ def test_memory_follows_the_window() -> None:
         now = order / 100
         each = entry(order)
         _add(ids, each, now)
-        _end(ids, each, now)
+        ids.end(each.job.id, now)
         most = max(most, ids.remembered())
     assert most < 250
 
@@ -86,7 +77,7 @@ def test_many_ended_ids_are_forgotten_a_few_at_a_time() -> None:
     for each in entries:
         _add(ids, each, 0.0)
     for each in entries:
-        _end(ids, each, 0.0)
+        ids.end(each.job.id, 0.0)
     before = ids.remembered()
     _add(ids, entry(5000), 10.0)
     assert before - 2 <= ids.remembered() <= before  # never a sweep
