@@ -18,6 +18,8 @@ import csjd
 SESSIONS = 3
 JOBS = 4000
 """More than anybody lets it do."""
+CONFIG = csjd.Config(workers=2, duplicate_window=0, max_crashes=1000)
+"""Killed as often as this, a job that was running time and again is not to blame for it."""
 
 
 async def main(path: Path, first: int) -> None:
@@ -34,11 +36,10 @@ async def main(path: Path, first: int) -> None:
         await trio.lowlevel.checkpoint()
         os.write(done, b"%s %d\n" % (str(job.session).encode(), job.payload))
 
-    config = csjd.Config(workers=2, duplicate_window=0, max_crashes=1000)
     async with (
         trio.open_nursery() as nursery,
         csjd.open_dispatcher(
-            nursery, config, registry=registry, store=csjd.FileJobStore(path)
+            nursery, CONFIG, registry=registry, store=csjd.FileJobStore(path)
         ) as dispatcher,
     ):
         print("open", flush=True)
