@@ -16,6 +16,10 @@ import attrs
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Error numbers that mean: the same call can succeed once there is room."""
 
+# A write that syncs itself does there what a write and an fdatasync do, into room that was
+# allocated ahead. It is one call, so that its thread need not wait in between for the
+# interpreter, which runs handlers meanwhile: that is worth a quarter of all throughput.
+_WRITE_THROUGH: Final = frozenset({"ext3", "ext4", "xfs"})
 # Their locks or their fsync do not promise what a store builds on.
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs"})
 _PAUSE: Final = 0.0003  # seconds; any real sleep hands the interpreter over, 0 may not
@@ -34,6 +38,14 @@ class File(Protocol):
 
     def write(self, data: bytes | memoryview, offset: int) -> int:
         """Write at *offset*; return how many bytes were written, perhaps not all."""
+        ...
+
+    def write_through(self, data: bytes | memoryview, offset: int) -> int:
+        """
+        Write, and return once what was written survives the loss of power; else as `write`.
+
+        That holds for these bytes alone: what was written before needs a `sync` of its own.
+        """
         ...
 
     def allocate(self, offset: int, count: int) -> None:
@@ -157,6 +169,8 @@ class OsFile:
     """A file of the operating system."""
 
     _fd: int
+    _through: bool
+    """Whether a write can be told to sync itself."""
 
     def size(self) -> int:
         """Return its length in bytes."""
@@ -177,6 +191,14 @@ class OsFile:
     def write(self, data: bytes | memoryview, offset: int) -> int:
         """Write at *offset*; return how many bytes were written, perhaps not all."""
         return os.pwrite(self._fd, data, offset)
+
+    def write_through(self, data: bytes | memoryview, offset: int) -> int:
+        """Write, and return once what was written survives the loss of power."""
+        if self._through:
+            return os.pwritev(self._fd, [data], offset, os.RWF_DSYNC)
+        written = self.write(data, offset)
+        self.sync()
+        return written
 
     def allocate(self, offset: int, count: int) -> None:
         """Make the file at least `offset + count` long, with room on disk for all of it."""
@@ -209,6 +231,8 @@ class OsDirectory:
     """
 
     _fd: int
+    _through: bool
+    """Whether writes to its files can be told to sync themselves."""
 
     def names(self) -> list[str]:
         """Return what is in it."""
@@ -216,16 +240,16 @@ class OsDirectory:
 
     def open(self, name: str) -> File:
         """Open a file to read."""
-        return OsFile(os.open(name, os.O_RDONLY | _SAFELY, dir_fd=self._fd))
+        return self._file(os.open(name, os.O_RDONLY | _SAFELY, dir_fd=self._fd))
 
     def create(self, name: str) -> File:
         """Make a new file to read and write; one of that name is removed first."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFELY
         try:
-            return OsFile(os.open(name, flags, 0o600, dir_fd=self._fd))
+            return self._file(os.open(name, flags, 0o600, dir_fd=self._fd))
         except FileExistsError:
             self.unlink(name)
-            return OsFile(os.open(name, flags, 0o600, dir_fd=self._fd))
+            return self._file(os.open(name, flags, 0o600, dir_fd=self._fd))
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file, in place of one that has the new name."""
@@ -248,6 +272,9 @@ class OsDirectory:
     def close(self) -> None:
         """Close it."""
         os.close(self._fd)
+
+    def _file(self, fd: int) -> OsFile:
+        return OsFile(fd, through=self._through)
 
 
 @attrs.frozen
@@ -280,7 +307,7 @@ class OsFiles:
         except BaseException:
             os.close(fd)
             raise
-        return OsDirectory(fd)
+        return OsDirectory(fd, through=kind in _WRITE_THROUGH and hasattr(os, "RWF_DSYNC"))
 
     def now(self) -> float:
         """Return wall-clock seconds since the epoch."""

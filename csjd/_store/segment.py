@@ -85,14 +85,18 @@ class Segment:
         """
         data = pack_record(self.number + 1, self.durable, kind, body, seed=self._seed)
         self._make_room(self.end + len(data), reserve)
+        alone = sync and self.durable == self.number
+        write = self._file.write_through if alone else self._file.write
         try:
-            write_all(self._file.write, data, self.end)
+            write_all(write, data, self.end)
         except OSError as error:
             self._take_back(error)
         self.end += len(data)
         self.number += 1
         self.sealed = kind == RecordKind.SEAL
-        if sync:
+        if alone:
+            self.durable = self.number
+        elif sync:
             self.sync()
 
     def sync(self) -> None:

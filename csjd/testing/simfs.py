@@ -236,6 +236,18 @@ class _SimFile:
         self._change(_Write(offset, data))
         return len(data)
 
+    def write_through(self, data: bytes | memoryview, offset: int) -> int:
+        written = self.write(data, offset)
+        error = self._fs._about_to("sync", self._name)
+        inode, reach = self._inode, range(offset, offset + written)
+        # The file's length has to last too, or the bytes could not be found again.
+        changes = [each for each in inode.pending if _concerns(each, reach)]
+        inode.pending = [each for each in inode.pending if not _concerns(each, reach)]
+        if error:
+            raise error  # as for `sync`
+        self._keep(changes)
+        return written
+
     def allocate(self, offset: int, count: int) -> None:
         if error := self._fs._about_to("allocate", self._name):
             raise error
@@ -255,16 +267,19 @@ class _SimFile:
         changes, inode.pending = inode.pending, []
         if error:
             raise error  # and the changes are no longer waiting to be written
-        durable = bytearray(inode.durable)
-        for change in changes:
-            _apply_change(durable, change)
-        inode.durable = bytes(durable)
+        self._keep(changes)
 
     def forget_cache(self) -> None:
         pass
 
     def close(self) -> None:
         pass
+
+    def _keep(self, changes: Iterable[_Write | _Resize]) -> None:
+        durable = bytearray(self._inode.durable)
+        for change in changes:
+            _apply_change(durable, change)
+        self._inode.durable = bytes(durable)
 
     def _change(self, change: _Write | _Resize) -> None:
         self._inode.pending.append(change)
@@ -327,6 +342,13 @@ class _SimDirectory:
             return self._fs._names[name]
         except KeyError:
             raise FileNotFoundError(errno.ENOENT, "No such file", name) from None
+
+
+def _concerns(change: _Write | _Resize, reach: range) -> bool:
+    """Whether *change* has to be on the disk for the bytes of *reach* to be there."""
+    if isinstance(change, _Resize):
+        return True
+    return change.offset < reach.stop and reach.start < change.offset + len(change.data)
 
 
 def _apply_change(data: bytearray, change: _Write | _Resize) -> None:

@@ -361,6 +361,18 @@ class JobStoreSuite:
         assert [job.due for job in recovery.live] == [2e9, None, None]
         assert recovery.next_order == 7
 
+    def test_orders_are_never_given_again(self) -> None:
+        """Not even when their jobs have ended and nothing else is left."""
+        store, _ = self._reopened()
+        store.commit([accepted(1), accepted(4)])
+        store.commit([Ended(4), Ended(1)])
+        store.maintain()
+        store.close()
+        store, recovery = self._reopened()
+        store.close()
+        assert not recovery.live
+        assert recovery.next_order == 5
+
     def test_ids_that_differ_stay_apart(self) -> None:
         """Not even by case, normal form or trailing space are two ids the same."""
         ids = ["é", "e\u0301", "E\u0301", "a", "a ", "A", "\U0001f600", "0", "00"]

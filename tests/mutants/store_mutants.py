@@ -34,6 +34,7 @@ from csjd._store.framing import DamageError, Header, Record
 from csjd._store.segment import NotMadeError, Segment
 from csjd._store.state import State
 from csjd._store.tail import Tail, TailState
+from csjd.testing import simfs
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -104,12 +105,32 @@ def commit_does_not_sync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Segment, "append", unsynced)
 
 
-@mutant("full_disk")
+@mutant("crash_states")
 def sync_is_forgotten_but_believed(patch: pytest.MonkeyPatch) -> None:
     def sync(self: Segment) -> None:
         self.durable = self.number
 
     patch.setattr(Segment, "sync", sync)
+
+
+@mutant("full_disk")
+def write_through_is_a_mere_write(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(simfs._SimFile, "write_through", simfs._SimFile.write)
+
+
+@mutant("crash_states")
+def write_through_is_believed_to_sync_all(patch: pytest.MonkeyPatch) -> None:
+    append = Segment.append
+
+    def hasty(self: Segment, kind: int, body: bytes, *, sync: bool, reserve: int = 0) -> None:
+        file = self._file
+        self._file = Proxy(file, write=file.write_through) if sync else file
+        append(self, kind, body, sync=False, reserve=reserve)
+        self._file = file
+        if sync:
+            self.durable = self.number
+
+    patch.setattr(Segment, "append", hasty)
 
 
 @mutant("crash_states")
@@ -486,7 +507,7 @@ def jobs_come_back_by_id(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@mutant("crash_states")
+@mutant("conformance")
 def orders_are_used_again(patch: pytest.MonkeyPatch) -> None:
     changed_recovery(
         patch,

@@ -160,7 +160,7 @@ class Explorer:
         model = self.history.models[-1].copy()
         batch = random_batch(model, self._rng, now=NOW)
         self.history.models.append(model)
-        sync = self._rng.random() < 0.85
+        sync = self._rng.random() < 0.7
         store.commit(batch, sync=sync)
         if sync:
             self.history.promised = len(self.history.models) - 1
@@ -270,8 +270,9 @@ def _live_through(fs: SimFs, history: History, rng: random.Random, fault: Fault)
         model = history.models[-1].copy()
         batch = random_batch(model, rng, now=NOW)
         hits = fault.hits
+        sync = rng.random() < 0.7
         try:
-            store.commit(batch)
+            store.commit(batch, sync=sync)
         except JobStoreFullError:
             continue  # as if it had never been
         except JobStoreError:
@@ -282,7 +283,8 @@ def _live_through(fs: SimFs, history: History, rng: random.Random, fault: Fault)
         if store.statistics().failed:
             raise ViolationError("a commit succeeded in a store that had failed")
         history.models.append(model)
-        history.promised = len(history.models) - 1
+        if sync:
+            history.promised = len(history.models) - 1
         if store.statistics().maintenance_due:
             _maintain(store)
             if store.statistics().failed:

@@ -4,6 +4,7 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from csjd._model.storing import (
     Requeued,
     Started,
 )
+from csjd._store import files
 from csjd._store.batches import encode_batch
 from csjd._store.file_store import FileJobStore
 from csjd._store.framing import RecordKind
@@ -76,6 +78,40 @@ def test_files_are_private(tmp_path: Path) -> None:
     assert {stat.S_IMODE(mode) for mode in modes.values()} == {0o600}
     assert stat.S_IMODE(os.stat(tmp_path / "store").st_mode) == 0o700
     assert len(modes) == 3
+
+
+@pytest.mark.parametrize(
+    ("file_system", "expected"),
+    [("ext4", ["pwritev"]), ("xfs", ["pwritev"]), ("btrfs", ["pwrite", "fdatasync"])],
+)
+def test_commit_is_synced_as_the_file_system_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_system: str, expected: list[str]
+) -> None:
+    calls: list[str] = []
+
+    def recorded(name: str) -> None:
+        original = getattr(os, name)
+
+        def call(*args: Any) -> Any:
+            calls.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(os, name, call)
+
+    monkeypatch.setattr(files, "_file_system_of", lambda fd: file_system)
+    store = FileJobStore(tmp_path / "store")
+    store.recover()
+    for name in ("pwrite", "pwritev", "fdatasync"):
+        recorded(name)
+    store.commit([accepted(1)])
+    assert calls == expected
+    # A sync of the last record alone would leave the one before to its luck.
+    del calls[:]
+    store.commit([Started(1)], sync=False)
+    store.commit([Ended(1)])
+    assert calls == ["pwrite", "pwrite", "fdatasync"]
+    monkeypatch.undo()
+    store.close()
 
 
 def test_locked_store_names_its_holder(tmp_path: Path) -> None:

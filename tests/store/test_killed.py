@@ -87,7 +87,14 @@ def strace_works() -> bool:
     return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
-CALLS = ("fdatasync", "fsync", "pwrite64", "rename,renameat,renameat2", "unlink,unlinkat")
+CALLS = (
+    "fdatasync",
+    "fsync",
+    "pwrite64",
+    "pwritev2",
+    "rename,renameat,renameat2",
+    "unlink,unlinkat",
+)
 
 
 @pytest.mark.skipif(not strace_works(), reason="strace is missing, or may not trace here")
@@ -113,7 +120,10 @@ def test_killed_at_each_system_call(tmp_path: Path, report: Report, calls: str) 
 
 
 @pytest.mark.skipif(not strace_works(), reason="strace is missing, or may not trace here")
-@pytest.mark.parametrize(("calls", "error"), [("fdatasync", "EIO"), ("pwrite64", "ENOSPC")])
+@pytest.mark.parametrize(
+    ("calls", "error"),
+    [("fdatasync", "EIO"), ("pwrite64", "ENOSPC"), ("pwritev2", "EIO"), ("pwritev2", "ENOSPC")],
+)
 def test_failing_system_calls(tmp_path: Path, report: Report, calls: str, error: str) -> None:
     """T9 on the real system: the process may fail, the acknowledged jobs stay."""
     states = 0
