@@ -8,12 +8,13 @@ a WAITING one is linked behind its session's head; a RUNNING one hangs on its la
 head of a session keeps its place at the head until it has ended.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
 from csjd._core.calls import Switchboard
+from csjd._core.dead_letters import DeadLetters, Displaced
 from csjd._core.duplicates import KnownIds
 from csjd._core.entry import Entry
 from csjd._core.lanes import Lane, Worker
@@ -27,7 +28,6 @@ from csjd._model.errors import DuplicateJobError, QueueFullError
 from csjd._model.handler import HandlerSpec, OnFailure
 from csjd._model.job import NO_METADATA, Job
 from csjd._model.lifecycle import LIFECYCLE, JobState, JobStep
-from csjd._model.metrics import DeadLetter
 
 _PLACE = LIFECYCLE[JobStep.PLACE]
 _POSTPONE = LIFECYCLE[JobStep.POSTPONE]
@@ -45,19 +45,6 @@ OLDEST_EVERY = 16
 """One pick in so many takes the oldest job, whatever its priority, so that none starves."""
 
 
-@attrs.frozen
-class Buried:
-    """A dead letter, and what it takes to accept its job anew."""
-
-    letter: DeadLetter
-    spec: HandlerSpec | None
-    """How it is run; None if nobody has said so since it came out of a store."""
-    copies: bool
-    """Whether attempts need copies."""
-    order: int
-    """What a store knows it by."""
-
-
 @attrs.define(eq=False)
 class Backlog:
     """The jobs of one dispatcher."""
@@ -66,6 +53,7 @@ class Backlog:
     ids: KnownIds
     sessions: SessionTable
     ledger: Ledger
+    dead_letters: DeadLetters
     workers: dict[int, Worker]
     """Those that take work, by id."""
     calls: Switchboard = attrs.field(factory=Switchboard)
@@ -85,8 +73,6 @@ class Backlog:
     """By paused type: ready jobs whose turn had come, in that order."""
     held_sessions: set[Session] = attrs.field(factory=set)
     """Those paused or halted."""
-    dead_letters: OrderedDict[str, Buried] = attrs.field(factory=OrderedDict)
-    """By job id, oldest first."""
     unready: set[Entry] = attrs.field(factory=set)
     """Jobs out of a store that nobody can run: no handler, or a payload it cannot take."""
     unplaced: set[Entry] = attrs.field(factory=set)
@@ -128,6 +114,7 @@ class Backlog:
                 HashRing(config.virtual_nodes), config.load_factor, config.session_idle, workers
             ),
             ledger=Ledger(deque(maxlen=config.history)),
+            dead_letters=DeadLetters(config.history),
             workers=workers,
         )
 
@@ -453,8 +440,8 @@ class Backlog:
 
     def fail(
         self, entry: Entry, worker: Worker, error: BaseException, timed_out: bool, now: float
-    ) -> list[Buried]:
-        """Book a failure for good; return the dead letters that had to make room for it."""
+    ) -> Displaced:
+        """Book a failure for good; return the dead letters that had to go for its own."""
         entry.state = _FAIL[entry.state]
         entry.result = error
         entry.timed_out = timed_out
@@ -468,7 +455,7 @@ class Backlog:
                 session.halt()
                 self.held_sessions.add(session)
         self._end(entry, now)
-        return self._bury(entry, error, timed_out, now)
+        return self.dead_letters.bury(entry, error, timed_out=timed_out, now=now)
 
     def cancel(self, entry: Entry, error: BaseException, now: float) -> None:
         """Book a cancellation, wherever in its life the job is."""
@@ -501,26 +488,6 @@ class Backlog:
         """Let a WAITING entry start that is the head of its session now."""
         head.state = _PLACE[head.state]
         self._offer(head)
-
-    def _bury(
-        self, entry: Entry, error: BaseException, timed_out: bool, now: float
-    ) -> list[Buried]:
-        letter = DeadLetter(
-            job=entry.job, attempts=entry.attempts, error=error, timed_out=timed_out, failed=now
-        )
-        return self.bury(Buried(letter, entry.spec, entry.copies, entry.order))
-
-    def bury(self, buried: Buried) -> list[Buried]:
-        """Keep a dead letter; return those that had to make room for it."""
-        # An id that failed before takes the newest place.
-        job_id = buried.letter.job.id
-        self.dead_letters.pop(job_id, None)
-        self.dead_letters[job_id] = buried
-        dropped = []
-        while len(self.dead_letters) > self.config.history:
-            dropped.append(self.dead_letters.popitem(last=False)[1])
-        self.ledger.dead_letters_dropped += len(dropped)
-        return dropped
 
     def retry(self, entry: Entry, due: float) -> None:
         """Put a failed attempt's job back, to be tried again at *due*."""

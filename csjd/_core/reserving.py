@@ -12,7 +12,8 @@ from typing import Final
 
 import attrs
 
-from csjd._core.backlog import Backlog, Buried
+from csjd._core.backlog import Backlog
+from csjd._core.dead_letters import Buried
 from csjd._core.duplicates import RESERVED
 from csjd._core.entry import Entry
 from csjd._model.errors import QueueFullError
@@ -136,23 +137,21 @@ class Reservations:
 
     # --- dead letters ------------------------------------------------------------------
 
-    def requeue(self, job_id: str, spec: HandlerSpec, now: float) -> Entry:
+    def requeue(self, buried: Buried, spec: HandlerSpec, now: float) -> Entry:
         """
         Accept a dead letter anew, at the end of its session, with no attempts used.
 
         Raises:
-            KeyError: No dead letter has this id.
             DuplicateJobError: A live job has it.
             QueueFullError: A limit is reached.
         """
-        entry = self.reserve_requeue(job_id, spec, now)
+        entry = self.reserve_requeue(buried, spec, now)
         self.admit((entry,), now)
         return entry
 
-    def reserve_requeue(self, job_id: str, spec: HandlerSpec, now: float) -> Entry:
+    def reserve_requeue(self, buried: Buried, spec: HandlerSpec, now: float) -> Entry:
         """Take a dead letter out and reserve what its job needs; see `requeue`."""
-        ids, letters = self.backlog.ids, self.backlog.dead_letters
-        buried = letters[job_id]
+        ids, job_id = self.backlog.ids, buried.job_id
         window = None
         if not ids.lives(job_id):  # its window, if still open, is not for itself
             window = ids.known.pop(job_id, None)
@@ -162,10 +161,10 @@ class Reservations:
             if window is not None:
                 ids.known[job_id] = window
             raise
-        del letters[job_id]
+        self.backlog.dead_letters.take_out(job_id)
         return entry
 
     def rebury(self, entry: Entry, buried: Buried, now: float) -> None:
         """Undo `reserve_requeue`; the letter's id may be used again at once."""
         self.give_back((entry,), now)
-        self.backlog.dead_letters[entry.job.id] = buried
+        self.backlog.dead_letters.put_back(buried)

@@ -386,16 +386,15 @@ class Scheduler:
             self.journal.notes.postponed(entry, kind, now)
 
     def _fail(self, entry: Entry, worker: Worker, verdict: Verdict, now: float) -> None:
-        replaced = self.backlog.dead_letters.get(entry.job.id)
-        dropped = self.backlog.fail(entry, worker, verdict.error, verdict.timed_out, now)
+        displaced = self.backlog.fail(entry, worker, verdict.error, verdict.timed_out, now)
         self.ended(entry, now)
         if self.journal is not None:
-            for buried in dropped if replaced is None else (replaced, *dropped):
+            for buried in displaced.all:
                 self.journal.notes.discarded(buried)
         session = entry.job.session
         if session is not None and entry.spec.on_failure is OnFailure.HALT:
             self.tell(lambda at: SessionHalted(at=at, session=session, job=entry.job))
-        for buried in dropped:
+        for buried in displaced.dropped:
             self.tell(functools.partial(_dropped, buried.letter))
 
     def cancel(self, entry: Entry) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from csjd._core import sessions as sessions_module
 from csjd._core.backlog import Backlog
 from csjd._core.calls import Switchboard
+from csjd._core.dead_letters import DeadLetters, Displaced
 from csjd._core.ready import ReadyQueue
 from csjd._core.verdict import Kind, Verdict
 from csjd._runtime import lane as lane_module
@@ -79,7 +80,10 @@ def _late_return_fails() -> Planting:
 
 
 def _failed_jobs_vanish() -> Planting:
-    return replace(Backlog, "_bury", lambda original: lambda self, *args: [])
+    def bury(self: DeadLetters, *_: Any, **__: Any) -> Displaced:
+        return Displaced(None, ())
+
+    return replace(DeadLetters, "bury", lambda original: bury)
 
 
 def _heap_without_tie_break() -> Planting:
