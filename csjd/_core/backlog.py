@@ -19,12 +19,13 @@ from csjd._core.duplicates import KnownIds
 from csjd._core.entry import Entry
 from csjd._core.lanes import Lane, Worker
 from csjd._core.ledger import Ledger
+from csjd._core.limits import Limits
 from csjd._core.ready import ReadyQueue
 from csjd._core.ring import HashRing
 from csjd._core.sessions import Session, SessionTable
 from csjd._core.timers import DueTimes
 from csjd._model.config import Config
-from csjd._model.errors import DuplicateJobError, QueueFullError
+from csjd._model.errors import DuplicateJobError
 from csjd._model.handler import HandlerSpec, OnFailure
 from csjd._model.job import NO_METADATA, Job
 from csjd._model.lifecycle import LIFECYCLE, JobState, JobStep
@@ -82,24 +83,22 @@ class Backlog:
     With a store: delayed jobs that fell due, each with the order it had. They get their
     place from `place`, when the store knows of it. None: they get it at once.
     """
-    reserved: int = 0
-    """Jobs that have an id and room, and are not accepted yet."""
     leaving: dict[int, Worker] = attrs.field(factory=dict)
     """Workers that were removed and still run something, by id."""
     last_order: int = 0
     """The order given to a job last."""
     _picks: int = 0
     _next_worker: int = 0
+    limits: Limits = attrs.field(init=False)
     limited: bool = attrs.field(init=False)
-    """Whether any limit is set that a job could be refused for."""
+    """Whether there are any limits; as they say, a step nearer."""
     note_wait: Callable[[float], None] = attrs.field(init=False)
     """Records how long a job has waited; likewise `note_run`. The ledger, a step nearer."""
     note_run: Callable[[float], None] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        config = self.config
-        limits = (config.max_pending, config.max_pending_per_session, config.max_sessions)
-        self.limited = any(limit is not None for limit in limits)
+        self.limits = Limits(self.config, self.ledger, self.sessions)
+        self.limited = self.limits.are_set
         self.note_wait = self.ledger.waits.fresh.append
         self.note_run = self.ledger.runs.fresh.append
 
@@ -149,6 +148,19 @@ class Backlog:
         else:
             self.line_up(entry)
         return entry
+
+    def refuse(self, job: Job, now: float) -> None:
+        """
+        Raise what keeps *job* out, if anything does; see `admit`.
+
+        Raises:
+            DuplicateJobError: The id is live, or ended within the window.
+            QueueFullError: A limit is reached.
+        """
+        if job.id in self.ids.known and self.ids.refuses(job.id, now):
+            raise DuplicateJobError(job.id, live=self.ids.lives(job.id))
+        if self.limited and (full := self.limits.lacks_room(job, now)) is not None:
+            raise full
 
     def admit_plain(
         self, jobs: Iterable[Job], specs: Mapping[str, HandlerSpec], now: float
@@ -244,42 +256,7 @@ class Backlog:
         """Return how many jobs would be ready if somebody could run them."""
         return sum(entry.state is JobState.PARKED for entry in self.unready)
 
-    # --- limits ------------------------------------------------------------------------
-
-    def refuse(self, job: Job, now: float) -> None:
-        """
-        Raise what keeps *job* out, if anything does; see `admit`.
-
-        Raises:
-            DuplicateJobError: The id is live, or ended within the window.
-            QueueFullError: A limit is reached.
-        """
-        if job.id in self.ids.known and self.ids.refuses(job.id, now):
-            raise DuplicateJobError(job.id, live=self.ids.lives(job.id))
-        if self.limited and (full := self.lacks_room(job, now)) is not None:
-            raise full
-
-    def lacks_room(self, job: Job, now: float) -> QueueFullError | None:
-        """Return the limit that keeps *job* out, None if there is room for it."""
-        config = self.config
-        if config.max_pending is not None and self.pending >= config.max_pending:
-            return QueueFullError("max_pending", config.max_pending)
-        if job.session is None:
-            return None
-        session = self.sessions.find(job.session, now)
-        pending = session.pending if session else 0
-        limit = config.max_pending_per_session
-        if limit is not None and pending >= limit:
-            return QueueFullError("max_pending_per_session", limit, job.session)
-        limit = config.max_sessions
-        if limit is not None and not pending and self.sessions.active >= limit:
-            return QueueFullError("max_sessions", limit, job.session)
-        return None
-
-    @property
-    def pending(self) -> int:
-        """Live jobs, and those about to be."""
-        return self.ledger.live + self.reserved
+    # --- lining up -----------------------------------------------------------------------
 
     def line_up(self, entry: Entry) -> None:
         """Give a READY entry its place: at the end of its session, or of the shared queue."""

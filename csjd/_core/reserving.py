@@ -6,7 +6,6 @@ the job, `admit` takes it in; when it will not have it, `give_back` undoes the r
 In between the job counts as pending and its id as live, and nothing else knows of it.
 """
 
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -45,7 +44,7 @@ class Reservations:
         backlog.refuse(job, now)
         backlog.last_order = order = backlog.last_order + 1
         backlog.ids.known[job.id] = RESERVED
-        backlog.reserved += 1
+        backlog.limits.reserved += 1
         entry = Entry(job, spec, order, now, copies, due=due if due > now else 0.0)
         if job.session is not None:
             entry.session = backlog.sessions.enter(job.session, now)
@@ -63,7 +62,7 @@ class Reservations:
         """
         backlog = self.backlog
         known, enter, most = backlog.ids.known, backlog.sessions.enter, backlog.config.max_payload
-        room = self._plain_room()
+        room = backlog.limits.sure_room()
         order = backlog.last_order
         entries: list[Entry] = []
         for job in jobs:
@@ -91,17 +90,8 @@ class Reservations:
             entries.append(entry)
             room -= 1
         backlog.last_order = order
-        backlog.reserved += len(entries)
+        backlog.limits.reserved += len(entries)
         return entries
-
-    def _plain_room(self) -> int:
-        """Return for how many jobs there is room that need not be asked after one by one."""
-        config = self.backlog.config
-        if config.max_pending_per_session is not None or config.max_sessions is not None:
-            return 0
-        if config.max_pending is None:
-            return sys.maxsize
-        return max(0, config.max_pending - self.backlog.pending)
 
     def admit(self, entries: Iterable[Entry], now: float) -> None:
         """Take in jobs for which everything was reserved, in the order they were."""
@@ -121,7 +111,7 @@ class Reservations:
                 shared.append(entry)
             else:
                 backlog.line_up(entry)
-        backlog.reserved -= taken
+        backlog.limits.reserved -= taken
         backlog.ledger.accepted += taken
         if shared:
             backlog.offer_shared(shared)
@@ -130,7 +120,7 @@ class Reservations:
         """Undo reservations: the jobs were not accepted."""
         backlog = self.backlog
         for entry in entries:
-            backlog.reserved -= 1
+            backlog.limits.reserved -= 1
             del backlog.ids.known[entry.job.id]
             if entry.session is not None:
                 backlog.sessions.leave(entry.session, entry, now)

@@ -55,7 +55,7 @@ class Admission:
     _line: WaitingLine = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._line = WaitingLine(self.scheduler.backlog.lacks_room)
+        self._line = WaitingLine(self.scheduler.backlog.limits.lacks_room)
 
     def register(self, spec: HandlerSpec) -> None:
         """Let jobs of a type in, and have them run as *spec* says."""

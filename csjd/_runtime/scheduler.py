@@ -487,7 +487,7 @@ class Scheduler:
             yield
             return
         lane = task.lane
-        if would_deadlock(lane, wait, self.lanes, self.backlog.pending):
+        if would_deadlock(lane, wait, self.lanes, self.backlog.limits.pending):
             what = "room in the queue" if wait is None else f"job {wait.job.id!r}"
             raise WouldDeadlockError(
                 f"job {_job(lane).id!r} waits for {what}, which cannot come before it ends"

@@ -12,6 +12,7 @@ from csjd._core import sessions as sessions_module
 from csjd._core.backlog import Backlog
 from csjd._core.calls import Switchboard
 from csjd._core.dead_letters import DeadLetters, Displaced
+from csjd._core.limits import Limits
 from csjd._core.ready import ReadyQueue
 from csjd._core.verdict import Kind, Verdict
 from csjd._runtime import lane as lane_module
@@ -172,7 +173,7 @@ def _detach_without_bound() -> Planting:
 
 
 def _max_sessions_is_never_read() -> Planting:
-    return edit(Backlog, "lacks_room", ("limit = config.max_sessions", "limit = None"))
+    return edit(Limits, "lacks_room", ("limit = config.max_sessions", "limit = None"))
 
 
 def _accepted_while_stopping() -> Planting:
