@@ -17,12 +17,13 @@ from csjd._core.calls import Switchboard
 from csjd._core.dead_letters import DeadLetters, Displaced
 from csjd._core.duplicates import KnownIds
 from csjd._core.entry import Entry
+from csjd._core.holds import Holds
 from csjd._core.lanes import Lane, Worker
 from csjd._core.ledger import Ledger
 from csjd._core.limits import Limits
 from csjd._core.ready import ReadyQueue
 from csjd._core.ring import HashRing
-from csjd._core.sessions import Session, SessionTable
+from csjd._core.sessions import SessionTable
 from csjd._core.timers import DueTimes
 from csjd._model.config import Config
 from csjd._model.errors import DuplicateJobError
@@ -70,10 +71,6 @@ class Backlog:
     """Nothing may be taken: the dispatcher is `stopped`, or `paused`, or both."""
     _stopped: bool = True
     _paused: bool = False
-    set_aside: dict[str, dict[Entry, None]] = attrs.field(factory=dict)
-    """By paused type: ready jobs whose turn had come, in that order."""
-    held_sessions: set[Session] = attrs.field(factory=set)
-    """Those paused or halted."""
     unready: set[Entry] = attrs.field(factory=set)
     """Jobs out of a store that nobody can run: no handler, or a payload it cannot take."""
     unplaced: set[Entry] = attrs.field(factory=set)
@@ -89,6 +86,9 @@ class Backlog:
     """The order given to a job last."""
     _picks: int = 0
     _next_worker: int = 0
+    holds: Holds = attrs.field(init=False)
+    set_aside: dict[str, dict[Entry, None]] = attrs.field(init=False)
+    """By paused type: ready jobs whose turn had come. The holds' own, a step nearer."""
     limits: Limits = attrs.field(init=False)
     limited: bool = attrs.field(init=False)
     """Whether there are any limits; as they say, a step nearer."""
@@ -97,6 +97,8 @@ class Backlog:
     note_run: Callable[[float], None] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.holds = Holds(self.sessions, self._offer)
+        self.set_aside = self.holds.set_aside
         self.limits = Limits(self.config, self.ledger, self.sessions)
         self.limited = self.limits.are_set
         self.note_wait = self.ledger.waits.fresh.append
@@ -246,17 +248,7 @@ class Backlog:
             entry.state = _PLACE[entry.state]
             self._offer(entry)
 
-    def halt(self, name: str, now: float) -> None:
-        """Let no job of the session start until `resume_session`."""
-        session = self.sessions.open(name, now)
-        session.halt()
-        self.held_sessions.add(session)
-
-    def parked(self) -> int:
-        """Return how many jobs would be ready if somebody could run them."""
-        return sum(entry.state is JobState.PARKED for entry in self.unready)
-
-    # --- lining up -----------------------------------------------------------------------
+    # --- lining up ---------------------------------------------------------------------
 
     def line_up(self, entry: Entry) -> None:
         """Give a READY entry its place: at the end of its session, or of the shared queue."""
@@ -429,8 +421,7 @@ class Backlog:
         if session is not None:
             session.failed += 1
             if entry.spec.on_failure is OnFailure.HALT:
-                session.halt()
-                self.held_sessions.add(session)
+                self.holds.halt_session(session)
         self._end(entry, now)
         return self.dead_letters.bury(entry, error, timed_out=timed_out, now=now)
 
@@ -438,8 +429,8 @@ class Backlog:
         """Book a cancellation, wherever in its life the job is."""
         if isinstance(entry.holder, (ReadyQueue, DueTimes)):
             entry.holder.discard(entry)
-        elif (aside := self.set_aside.get(entry.job.type)) is not None:
-            aside.pop(entry, None)
+        else:
+            self.holds.forget(entry)
         self.unready.discard(entry)
         self.unplaced.discard(entry)
         entry.state = _CANCEL[entry.state]
@@ -562,50 +553,13 @@ class Backlog:
         due = self.backoffs.next_due()
         if due is None or due > until:
             return False
-        if not (self.set_aside or self.held_sessions):
+        if not self.holds.any:
             return True
         return any(
-            entry.due <= until
-            and entry.job.type not in self.set_aside
-            and not (entry.session is not None and entry.session.held)
-            for entry in self.backoffs.entries()
+            entry.due <= until and not self.holds.holds(entry) for entry in self.backoffs.entries()
         )
 
-    # --- being held --------------------------------------------------------------------
-
-    def pause_type(self, type: str) -> None:
-        """Let no job of *type* start."""
-        self.set_aside.setdefault(type, {})
-
-    def resume_type(self, type: str) -> None:
-        """Let jobs of *type* start again."""
-        for entry in self.set_aside.pop(type, ()):
-            self._offer_again(entry)
-
-    def pause_session(self, name: str, now: float) -> None:
-        """Let no job of the session start."""
-        session = self.sessions.open(name, now)
-        session.pause()
-        self.held_sessions.add(session)
-        if session.head is not None and isinstance(session.head.holder, ReadyQueue):
-            session.head.holder.discard(session.head)
-
-    def resume_session(self, name: str, now: float) -> bool:
-        """Let the session's jobs start again; return whether it had halted."""
-        session = self.sessions.find(name, now)
-        halted = session is not None and session.halted
-        if session is not None:
-            session.go_on()
-            self.held_sessions.discard(session)
-            if session.head is not None:
-                self._offer_again(session.head)
-        return halted
-
-    def kept_back(self) -> int:
-        """Return how many jobs are ready but paused, or head of a session that is held."""
-        entries = {entry for aside in self.set_aside.values() for entry in aside}
-        entries.update(session.head for session in self.held_sessions if session.head is not None)
-        return sum(entry.holder is None and entry.state is JobState.READY for entry in entries)
+    # --- the whole of it --------------------------------------------------------------
 
     @property
     def stopped(self) -> bool:
@@ -636,11 +590,6 @@ class Backlog:
                 self.calls.call_worker(worker)
         if self.shared.size:
             self.calls.call_any()
-
-    def _offer_again(self, entry: Entry) -> None:
-        """Offer *entry* if it is one that was kept back."""
-        if entry.holder is None and entry.state is JobState.READY:
-            self._offer(entry)
 
     # --- workers -----------------------------------------------------------------------
 

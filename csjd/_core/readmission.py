@@ -46,6 +46,10 @@ class Readmission:
         else:
             entry.state = _QUEUE[entry.state]
 
+    def halt(self, session: str, now: float) -> None:
+        """Let no job of the session start, because one had failed."""
+        self.backlog.holds.halt_session(self.backlog.sessions.open(session, now))
+
     def readmit_dead(self, entry: Entry, error: BaseException, now: float) -> Displaced:
         """Book a job as failed, since it must not run again; as `Backlog.fail`."""
         backlog, job = self.backlog, entry.job
@@ -53,7 +57,7 @@ class Readmission:
         backlog.ledger.failed += 1
         backlog.ids.end(job.id, now)
         if job.session is not None and entry.spec.on_failure is OnFailure.HALT:
-            backlog.halt(job.session, now)
+            self.halt(job.session, now)
         return backlog.dead_letters.bury(entry, error, timed_out=False, now=now)
 
     def _book(self) -> None:

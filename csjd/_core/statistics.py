@@ -27,9 +27,9 @@ def metrics(backlog: Backlog, lanes: Iterable[Lane], state: DispatcherState) -> 
     ready = (
         backlog.shared.size
         + sum(worker.ready.size for worker in backlog.workers.values())
-        + backlog.kept_back()
+        + backlog.holds.kept_back()
     )
-    parked = backlog.parked()
+    parked = sum(entry.state is JobState.PARKED for entry in backlog.unready)
     return MetricsSnapshot(
         state=state,
         accepted=ledger.accepted,

@@ -73,7 +73,7 @@ class Recovering:
         self._readmission.continue_from(recovery.next_order)
         now, wall = self.scheduler.clock.current_time(), wall_time()
         for session in recovery.halted:
-            backlog.halt(session, now)
+            self._readmission.halt(session, now)
         for letter in recovery.dead_letters:
             self._bury(letter, now, wall)
         for number, live in enumerate(recovery.live):
@@ -136,7 +136,7 @@ class Recovering:
         """Keep a job's id and hold its session, since nothing more can be done with it."""
         self.scheduler.backlog.ids.known[accepted.id] = RESERVED
         if accepted.session is not None:
-            self.scheduler.backlog.halt(accepted.session, now)
+            self._readmission.halt(accepted.session, now)
         logger.warning("job %r stays in the store, it cannot be read: %s", accepted.id, problem)
 
     def _bury(self, stored: StoredLetter, now: float, wall: float) -> None:

@@ -426,9 +426,9 @@ class Scheduler:
         """Let no job start, or none of the type or session given."""
         _check_one(type, session)
         if type is not None:
-            self.backlog.pause_type(type)
+            self.backlog.holds.pause_type(type)
         elif session is not None:
-            self.backlog.pause_session(session, self.clock.current_time())
+            self.backlog.holds.pause_session(session, self.clock.current_time())
         else:
             self.backlog.paused = True
         self._look_at_drain()
@@ -438,9 +438,9 @@ class Scheduler:
         """Undo the same call of `pause`."""
         _check_one(type, session)
         if type is not None:
-            self.backlog.resume_type(type)
+            self.backlog.holds.resume_type(type)
         elif session is not None:
-            if self.backlog.resume_session(session, self.clock.current_time()):
+            if self.backlog.holds.resume_session(session, self.clock.current_time()):
                 self._note_resumed(session)
         else:
             self.backlog.paused = False
