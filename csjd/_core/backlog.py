@@ -8,26 +8,28 @@ a WAITING one is linked behind its session's head; a RUNNING one hangs on its la
 head of a session keeps its place at the head until it has ended.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
 from csjd._core.calls import Switchboard
+from csjd._core.dead_letters import DeadLetters, Displaced
 from csjd._core.duplicates import KnownIds
 from csjd._core.entry import Entry
+from csjd._core.holds import Holds
 from csjd._core.lanes import Lane, Worker
 from csjd._core.ledger import Ledger
+from csjd._core.limits import Limits
 from csjd._core.ready import ReadyQueue
 from csjd._core.ring import HashRing
-from csjd._core.sessions import Session, SessionTable
+from csjd._core.sessions import SessionTable
 from csjd._core.timers import DueTimes
 from csjd._model.config import Config
-from csjd._model.errors import DuplicateJobError, QueueFullError
+from csjd._model.errors import DuplicateJobError
 from csjd._model.handler import HandlerSpec, OnFailure
 from csjd._model.job import NO_METADATA, Job
 from csjd._model.lifecycle import LIFECYCLE, JobState, JobStep
-from csjd._model.metrics import DeadLetter
 
 _PLACE = LIFECYCLE[JobStep.PLACE]
 _POSTPONE = LIFECYCLE[JobStep.POSTPONE]
@@ -45,19 +47,6 @@ OLDEST_EVERY = 16
 """One pick in so many takes the oldest job, whatever its priority, so that none starves."""
 
 
-@attrs.frozen
-class Buried:
-    """A dead letter, and what it takes to accept its job anew."""
-
-    letter: DeadLetter
-    spec: HandlerSpec | None
-    """How it is run; None if nobody has said so since it came out of a store."""
-    copies: bool
-    """Whether attempts need copies."""
-    order: int
-    """What a store knows it by."""
-
-
 @attrs.define(eq=False)
 class Backlog:
     """The jobs of one dispatcher."""
@@ -66,6 +55,7 @@ class Backlog:
     ids: KnownIds
     sessions: SessionTable
     ledger: Ledger
+    dead_letters: DeadLetters
     workers: dict[int, Worker]
     """Those that take work, by id."""
     calls: Switchboard = attrs.field(factory=Switchboard)
@@ -81,12 +71,6 @@ class Backlog:
     """Nothing may be taken: the dispatcher is `stopped`, or `paused`, or both."""
     _stopped: bool = True
     _paused: bool = False
-    set_aside: dict[str, dict[Entry, None]] = attrs.field(factory=dict)
-    """By paused type: ready jobs whose turn had come, in that order."""
-    held_sessions: set[Session] = attrs.field(factory=set)
-    """Those paused or halted."""
-    dead_letters: OrderedDict[str, Buried] = attrs.field(factory=OrderedDict)
-    """By job id, oldest first."""
     unready: set[Entry] = attrs.field(factory=set)
     """Jobs out of a store that nobody can run: no handler, or a payload it cannot take."""
     unplaced: set[Entry] = attrs.field(factory=set)
@@ -96,24 +80,27 @@ class Backlog:
     With a store: delayed jobs that fell due, each with the order it had. They get their
     place from `place`, when the store knows of it. None: they get it at once.
     """
-    reserved: int = 0
-    """Jobs that have an id and room, and are not accepted yet."""
     leaving: dict[int, Worker] = attrs.field(factory=dict)
     """Workers that were removed and still run something, by id."""
     last_order: int = 0
     """The order given to a job last."""
     _picks: int = 0
     _next_worker: int = 0
+    holds: Holds = attrs.field(init=False)
+    set_aside: dict[str, dict[Entry, None]] = attrs.field(init=False)
+    """By paused type: ready jobs whose turn had come. The holds' own, a step nearer."""
+    limits: Limits = attrs.field(init=False)
     limited: bool = attrs.field(init=False)
-    """Whether any limit is set that a job could be refused for."""
+    """Whether there are any limits; as they say, a step nearer."""
     note_wait: Callable[[float], None] = attrs.field(init=False)
     """Records how long a job has waited; likewise `note_run`. The ledger, a step nearer."""
     note_run: Callable[[float], None] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        config = self.config
-        limits = (config.max_pending, config.max_pending_per_session, config.max_sessions)
-        self.limited = any(limit is not None for limit in limits)
+        self.holds = Holds(self.sessions, self._offer)
+        self.set_aside = self.holds.set_aside
+        self.limits = Limits(self.config, self.ledger, self.sessions)
+        self.limited = self.limits.are_set
         self.note_wait = self.ledger.waits.fresh.append
         self.note_run = self.ledger.runs.fresh.append
 
@@ -128,6 +115,7 @@ class Backlog:
                 HashRing(config.virtual_nodes), config.load_factor, config.session_idle, workers
             ),
             ledger=Ledger(deque(maxlen=config.history)),
+            dead_letters=DeadLetters(config.history),
             workers=workers,
         )
 
@@ -162,6 +150,19 @@ class Backlog:
         else:
             self.line_up(entry)
         return entry
+
+    def refuse(self, job: Job, now: float) -> None:
+        """
+        Raise what keeps *job* out, if anything does; see `admit`.
+
+        Raises:
+            DuplicateJobError: The id is live, or ended within the window.
+            QueueFullError: A limit is reached.
+        """
+        if job.id in self.ids.known and self.ids.refuses(job.id, now):
+            raise DuplicateJobError(job.id, live=self.ids.lives(job.id))
+        if self.limited and (full := self.limits.lacks_room(job, now)) is not None:
+            raise full
 
     def admit_plain(
         self, jobs: Iterable[Job], specs: Mapping[str, HandlerSpec], now: float
@@ -247,52 +248,7 @@ class Backlog:
             entry.state = _PLACE[entry.state]
             self._offer(entry)
 
-    def halt(self, name: str, now: float) -> None:
-        """Let no job of the session start until `resume_session`."""
-        session = self.sessions.open(name, now)
-        session.halt()
-        self.held_sessions.add(session)
-
-    def parked(self) -> int:
-        """Return how many jobs would be ready if somebody could run them."""
-        return sum(entry.state is JobState.PARKED for entry in self.unready)
-
-    # --- limits ------------------------------------------------------------------------
-
-    def refuse(self, job: Job, now: float) -> None:
-        """
-        Raise what keeps *job* out, if anything does; see `admit`.
-
-        Raises:
-            DuplicateJobError: The id is live, or ended within the window.
-            QueueFullError: A limit is reached.
-        """
-        if job.id in self.ids.known and self.ids.refuses(job.id, now):
-            raise DuplicateJobError(job.id, live=self.ids.lives(job.id))
-        if self.limited and (full := self.lacks_room(job, now)) is not None:
-            raise full
-
-    def lacks_room(self, job: Job, now: float) -> QueueFullError | None:
-        """Return the limit that keeps *job* out, None if there is room for it."""
-        config = self.config
-        if config.max_pending is not None and self.pending >= config.max_pending:
-            return QueueFullError("max_pending", config.max_pending)
-        if job.session is None:
-            return None
-        session = self.sessions.find(job.session, now)
-        pending = session.pending if session else 0
-        limit = config.max_pending_per_session
-        if limit is not None and pending >= limit:
-            return QueueFullError("max_pending_per_session", limit, job.session)
-        limit = config.max_sessions
-        if limit is not None and not pending and self.sessions.active >= limit:
-            return QueueFullError("max_sessions", limit, job.session)
-        return None
-
-    @property
-    def pending(self) -> int:
-        """Live jobs, and those about to be."""
-        return self.ledger.live + self.reserved
+    # --- lining up ---------------------------------------------------------------------
 
     def line_up(self, entry: Entry) -> None:
         """Give a READY entry its place: at the end of its session, or of the shared queue."""
@@ -453,8 +409,8 @@ class Backlog:
 
     def fail(
         self, entry: Entry, worker: Worker, error: BaseException, timed_out: bool, now: float
-    ) -> list[Buried]:
-        """Book a failure for good; return the dead letters that had to make room for it."""
+    ) -> Displaced:
+        """Book a failure for good; return the dead letters that had to go for its own."""
         entry.state = _FAIL[entry.state]
         entry.result = error
         entry.timed_out = timed_out
@@ -465,17 +421,16 @@ class Backlog:
         if session is not None:
             session.failed += 1
             if entry.spec.on_failure is OnFailure.HALT:
-                session.halt()
-                self.held_sessions.add(session)
+                self.holds.halt_session(session)
         self._end(entry, now)
-        return self._bury(entry, error, timed_out, now)
+        return self.dead_letters.bury(entry, error, timed_out=timed_out, now=now)
 
     def cancel(self, entry: Entry, error: BaseException, now: float) -> None:
         """Book a cancellation, wherever in its life the job is."""
         if isinstance(entry.holder, (ReadyQueue, DueTimes)):
             entry.holder.discard(entry)
-        elif (aside := self.set_aside.get(entry.job.type)) is not None:
-            aside.pop(entry, None)
+        else:
+            self.holds.forget(entry)
         self.unready.discard(entry)
         self.unplaced.discard(entry)
         entry.state = _CANCEL[entry.state]
@@ -501,26 +456,6 @@ class Backlog:
         """Let a WAITING entry start that is the head of its session now."""
         head.state = _PLACE[head.state]
         self._offer(head)
-
-    def _bury(
-        self, entry: Entry, error: BaseException, timed_out: bool, now: float
-    ) -> list[Buried]:
-        letter = DeadLetter(
-            job=entry.job, attempts=entry.attempts, error=error, timed_out=timed_out, failed=now
-        )
-        return self.bury(Buried(letter, entry.spec, entry.copies, entry.order))
-
-    def bury(self, buried: Buried) -> list[Buried]:
-        """Keep a dead letter; return those that had to make room for it."""
-        # An id that failed before takes the newest place.
-        job_id = buried.letter.job.id
-        self.dead_letters.pop(job_id, None)
-        self.dead_letters[job_id] = buried
-        dropped = []
-        while len(self.dead_letters) > self.config.history:
-            dropped.append(self.dead_letters.popitem(last=False)[1])
-        self.ledger.dead_letters_dropped += len(dropped)
-        return dropped
 
     def retry(self, entry: Entry, due: float) -> None:
         """Put a failed attempt's job back, to be tried again at *due*."""
@@ -618,50 +553,13 @@ class Backlog:
         due = self.backoffs.next_due()
         if due is None or due > until:
             return False
-        if not (self.set_aside or self.held_sessions):
+        if not self.holds.any:
             return True
         return any(
-            entry.due <= until
-            and entry.job.type not in self.set_aside
-            and not (entry.session is not None and entry.session.held)
-            for entry in self.backoffs.entries()
+            entry.due <= until and not self.holds.holds(entry) for entry in self.backoffs.entries()
         )
 
-    # --- being held --------------------------------------------------------------------
-
-    def pause_type(self, type: str) -> None:
-        """Let no job of *type* start."""
-        self.set_aside.setdefault(type, {})
-
-    def resume_type(self, type: str) -> None:
-        """Let jobs of *type* start again."""
-        for entry in self.set_aside.pop(type, ()):
-            self._offer_again(entry)
-
-    def pause_session(self, name: str, now: float) -> None:
-        """Let no job of the session start."""
-        session = self.sessions.open(name, now)
-        session.pause()
-        self.held_sessions.add(session)
-        if session.head is not None and isinstance(session.head.holder, ReadyQueue):
-            session.head.holder.discard(session.head)
-
-    def resume_session(self, name: str, now: float) -> bool:
-        """Let the session's jobs start again; return whether it had halted."""
-        session = self.sessions.find(name, now)
-        halted = session is not None and session.halted
-        if session is not None:
-            session.go_on()
-            self.held_sessions.discard(session)
-            if session.head is not None:
-                self._offer_again(session.head)
-        return halted
-
-    def kept_back(self) -> int:
-        """Return how many jobs are ready but paused, or head of a session that is held."""
-        entries = {entry for aside in self.set_aside.values() for entry in aside}
-        entries.update(session.head for session in self.held_sessions if session.head is not None)
-        return sum(entry.holder is None and entry.state is JobState.READY for entry in entries)
+    # --- the whole of it --------------------------------------------------------------
 
     @property
     def stopped(self) -> bool:
@@ -692,11 +590,6 @@ class Backlog:
                 self.calls.call_worker(worker)
         if self.shared.size:
             self.calls.call_any()
-
-    def _offer_again(self, entry: Entry) -> None:
-        """Offer *entry* if it is one that was kept back."""
-        if entry.holder is None and entry.state is JobState.READY:
-            self._offer(entry)
 
     # --- workers -----------------------------------------------------------------------
 

@@ -29,7 +29,6 @@ class Ledger:
     late: int = 0
     panics: int = 0
     detachments: int = 0
-    dead_letters_dropped: int = 0
     waits: Recorder = attrs.field(factory=Recorder)
     """How long jobs waited until an attempt of them began: one for each begun."""
     runs: Recorder = attrs.field(factory=Recorder)

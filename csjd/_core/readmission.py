@@ -2,12 +2,12 @@
 
 import attrs
 
-from csjd._core.backlog import Backlog, Buried
+from csjd._core.backlog import Backlog
+from csjd._core.dead_letters import Displaced
 from csjd._core.entry import Entry
 from csjd._core.timers import DueTimes
 from csjd._model.handler import OnFailure
 from csjd._model.lifecycle import LIFECYCLE, JobStep
-from csjd._model.metrics import DeadLetter
 
 _POSTPONE = LIFECYCLE[JobStep.POSTPONE]
 _QUEUE = LIFECYCLE[JobStep.QUEUE]
@@ -46,18 +46,19 @@ class Readmission:
         else:
             entry.state = _QUEUE[entry.state]
 
-    def readmit_dead(self, entry: Entry, error: BaseException, now: float) -> list[Buried]:
+    def halt(self, session: str, now: float) -> None:
+        """Let no job of the session start, because one had failed."""
+        self.backlog.holds.halt_session(self.backlog.sessions.open(session, now))
+
+    def readmit_dead(self, entry: Entry, error: BaseException, now: float) -> Displaced:
         """Book a job as failed, since it must not run again; as `Backlog.fail`."""
         backlog, job = self.backlog, entry.job
         self._book()
         backlog.ledger.failed += 1
         backlog.ids.end(job.id, now)
         if job.session is not None and entry.spec.on_failure is OnFailure.HALT:
-            backlog.halt(job.session, now)
-        letter = DeadLetter(
-            job=job, attempts=entry.attempts, error=error, timed_out=False, failed=now
-        )
-        return backlog.bury(Buried(letter, entry.spec, entry.copies, entry.order))
+            self.halt(job.session, now)
+        return backlog.dead_letters.bury(entry, error, timed_out=False, now=now)
 
     def _book(self) -> None:
         self.backlog.ledger.accepted += 1

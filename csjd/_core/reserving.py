@@ -6,13 +6,13 @@ the job, `admit` takes it in; when it will not have it, `give_back` undoes the r
 In between the job counts as pending and its id as live, and nothing else knows of it.
 """
 
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 import attrs
 
-from csjd._core.backlog import Backlog, Buried
+from csjd._core.backlog import Backlog
+from csjd._core.dead_letters import Buried
 from csjd._core.duplicates import RESERVED
 from csjd._core.entry import Entry
 from csjd._model.errors import QueueFullError
@@ -44,7 +44,7 @@ class Reservations:
         backlog.refuse(job, now)
         backlog.last_order = order = backlog.last_order + 1
         backlog.ids.known[job.id] = RESERVED
-        backlog.reserved += 1
+        backlog.limits.reserved += 1
         entry = Entry(job, spec, order, now, copies, due=due if due > now else 0.0)
         if job.session is not None:
             entry.session = backlog.sessions.enter(job.session, now)
@@ -62,7 +62,7 @@ class Reservations:
         """
         backlog = self.backlog
         known, enter, most = backlog.ids.known, backlog.sessions.enter, backlog.config.max_payload
-        room = self._plain_room()
+        room = backlog.limits.sure_room()
         order = backlog.last_order
         entries: list[Entry] = []
         for job in jobs:
@@ -90,17 +90,8 @@ class Reservations:
             entries.append(entry)
             room -= 1
         backlog.last_order = order
-        backlog.reserved += len(entries)
+        backlog.limits.reserved += len(entries)
         return entries
-
-    def _plain_room(self) -> int:
-        """Return for how many jobs there is room that need not be asked after one by one."""
-        config = self.backlog.config
-        if config.max_pending_per_session is not None or config.max_sessions is not None:
-            return 0
-        if config.max_pending is None:
-            return sys.maxsize
-        return max(0, config.max_pending - self.backlog.pending)
 
     def admit(self, entries: Iterable[Entry], now: float) -> None:
         """Take in jobs for which everything was reserved, in the order they were."""
@@ -120,7 +111,7 @@ class Reservations:
                 shared.append(entry)
             else:
                 backlog.line_up(entry)
-        backlog.reserved -= taken
+        backlog.limits.reserved -= taken
         backlog.ledger.accepted += taken
         if shared:
             backlog.offer_shared(shared)
@@ -129,30 +120,28 @@ class Reservations:
         """Undo reservations: the jobs were not accepted."""
         backlog = self.backlog
         for entry in entries:
-            backlog.reserved -= 1
+            backlog.limits.reserved -= 1
             del backlog.ids.known[entry.job.id]
             if entry.session is not None:
                 backlog.sessions.leave(entry.session, entry, now)
 
     # --- dead letters ------------------------------------------------------------------
 
-    def requeue(self, job_id: str, spec: HandlerSpec, now: float) -> Entry:
+    def requeue(self, buried: Buried, spec: HandlerSpec, now: float) -> Entry:
         """
         Accept a dead letter anew, at the end of its session, with no attempts used.
 
         Raises:
-            KeyError: No dead letter has this id.
             DuplicateJobError: A live job has it.
             QueueFullError: A limit is reached.
         """
-        entry = self.reserve_requeue(job_id, spec, now)
+        entry = self.reserve_requeue(buried, spec, now)
         self.admit((entry,), now)
         return entry
 
-    def reserve_requeue(self, job_id: str, spec: HandlerSpec, now: float) -> Entry:
+    def reserve_requeue(self, buried: Buried, spec: HandlerSpec, now: float) -> Entry:
         """Take a dead letter out and reserve what its job needs; see `requeue`."""
-        ids, letters = self.backlog.ids, self.backlog.dead_letters
-        buried = letters[job_id]
+        ids, job_id = self.backlog.ids, buried.job_id
         window = None
         if not ids.lives(job_id):  # its window, if still open, is not for itself
             window = ids.known.pop(job_id, None)
@@ -162,10 +151,10 @@ class Reservations:
             if window is not None:
                 ids.known[job_id] = window
             raise
-        del letters[job_id]
+        self.backlog.dead_letters.take_out(job_id)
         return entry
 
     def rebury(self, entry: Entry, buried: Buried, now: float) -> None:
         """Undo `reserve_requeue`; the letter's id may be used again at once."""
         self.give_back((entry,), now)
-        self.backlog.dead_letters[entry.job.id] = buried
+        self.backlog.dead_letters.put_back(buried)

@@ -27,9 +27,9 @@ def metrics(backlog: Backlog, lanes: Iterable[Lane], state: DispatcherState) -> 
     ready = (
         backlog.shared.size
         + sum(worker.ready.size for worker in backlog.workers.values())
-        + backlog.kept_back()
+        + backlog.holds.kept_back()
     )
-    parked = backlog.parked()
+    parked = sum(entry.state is JobState.PARKED for entry in backlog.unready)
     return MetricsSnapshot(
         state=state,
         accepted=ledger.accepted,
@@ -56,7 +56,7 @@ def metrics(backlog: Backlog, lanes: Iterable[Lane], state: DispatcherState) -> 
         panics=ledger.panics,
         detachments=ledger.detachments,
         dead_letters=len(backlog.dead_letters),
-        dead_letters_dropped=ledger.dead_letters_dropped,
+        dead_letters_dropped=backlog.dead_letters.dropped,
         sessions=backlog.sessions.active,
         sessions_remembered=len(backlog.sessions),
         ids_remembered=backlog.ids.remembered(),

@@ -55,7 +55,7 @@ class Admission:
     _line: WaitingLine = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._line = WaitingLine(self.scheduler.backlog.lacks_room)
+        self._line = WaitingLine(self.scheduler.backlog.limits.lacks_room)
 
     def register(self, spec: HandlerSpec) -> None:
         """Let jobs of a type in, and have them run as *spec* says."""
@@ -224,7 +224,7 @@ class Admission:
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open()
         scheduler = self.scheduler
-        buried = scheduler.backlog.dead_letters.get(job_id)
+        buried = scheduler.backlog.dead_letters.find(job_id)
         if buried is None:
             raise DeadLetterNotFoundError(job_id)
         spec = self.specs.get(buried.letter.job.type) or buried.spec
@@ -233,7 +233,7 @@ class Admission:
         if self.keeping is not None:
             return await self.keeping.requeue(buried, spec)
         now = scheduler.clock.current_time()
-        entry = Reservations(scheduler.backlog).requeue(job_id, spec, now)
+        entry = Reservations(scheduler.backlog).requeue(buried, spec, now)
         scheduler.tell(lambda at: DeadLetterRequeued(at=at, job=entry.job))
         scheduler.send_calls()
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -243,11 +243,11 @@ class Admission:
         """See `Dispatcher.discard`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         scheduler = self.scheduler
-        if job_id not in scheduler.backlog.dead_letters:
+        if scheduler.backlog.dead_letters.find(job_id) is None:
             raise DeadLetterNotFoundError(job_id)
         if self.keeping is not None:
             self.keeping.journal.check()
-        buried = scheduler.backlog.dead_letters.pop(job_id)
+        buried = scheduler.backlog.dead_letters.take_out(job_id)
         scheduler.tell(lambda at: DeadLetterDiscarded(at=at, job=buried.letter.job))
         if self.keeping is not None:
             await self.keeping.note_discarded(buried)

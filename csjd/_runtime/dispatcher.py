@@ -339,7 +339,7 @@ class Dispatcher:
         """Return the jobs that failed for good, oldest first."""
         self._check_home("dead_letters")
         await trio.lowlevel.checkpoint()
-        return tuple(each.letter for each in self._scheduler.backlog.dead_letters.values())
+        return self._scheduler.backlog.dead_letters.letters()
 
     @enable_ki_protection
     async def requeue(self, job_id: str) -> Receipt:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from csjd._core.backlog import Buried
+from csjd._core.dead_letters import Buried
 from csjd._core.entry import Entry
 from csjd._core.reserving import Reservations
 from csjd._model.errors import CsjdError, QueueFullError
@@ -171,13 +171,10 @@ class Keeping:
     async def requeue(self, buried: Buried, spec: HandlerSpec) -> Receipt:
         """Accept a dead letter's job anew; as `Dispatcher.requeue`."""
         self.journal.check()
-        recovering, backlog = self.admission.recovering, self.scheduler.backlog
-        if recovering is not None:
-            buried = recovering.letter_of(buried, spec)
-        job_id = buried.letter.job.id
-        backlog.dead_letters[job_id] = buried
+        if self.admission.recovering is not None:
+            buried = self.admission.recovering.letter_of(buried, spec)
         now = self.scheduler.clock.current_time()
-        entry = self.reservations.reserve_requeue(job_id, spec, now)
+        entry = self.reservations.reserve_requeue(buried, spec, now)
         change = Requeuing([Requeued(buried.order, entry.order)], [entry], self, buried)
         self.journal.submit(change)
         await self.journal.wait((change,))

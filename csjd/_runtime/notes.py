@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from csjd._core.backlog import Buried
+from csjd._core.dead_letters import Buried
 from csjd._core.entry import Entry
 from csjd._model.handler import OnFailure
 from csjd._model.lifecycle import JobState

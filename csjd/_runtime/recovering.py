@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import trio
 
-from csjd._core.backlog import Buried
+from csjd._core.dead_letters import Buried
 from csjd._core.duplicates import RESERVED
 from csjd._core.entry import Entry
 from csjd._core.readmission import Readmission
@@ -73,7 +73,7 @@ class Recovering:
         self._readmission.continue_from(recovery.next_order)
         now, wall = self.scheduler.clock.current_time(), wall_time()
         for session in recovery.halted:
-            backlog.halt(session, now)
+            self._readmission.halt(session, now)
         for letter in recovery.dead_letters:
             self._bury(letter, now, wall)
         for number, live in enumerate(recovery.live):
@@ -128,18 +128,15 @@ class Recovering:
     def _give_up_on(self, entry: Entry, crashes: int, now: float) -> None:
         """Make a dead letter of a job that killed its process too often."""
         error = RecordedError(f"the process died {crashes} times while the job ran")
-        backlog = self.scheduler.backlog
-        replaced = backlog.dead_letters.get(entry.job.id)
         self.journal.notes.crashed(entry, error)
-        dropped = self._readmission.readmit_dead(entry, error, now)
-        for buried in dropped if replaced is None else (replaced, *dropped):
+        for buried in self._readmission.readmit_dead(entry, error, now).all:
             self.journal.notes.discarded(buried)
 
     def _set_apart(self, accepted: Accepted, now: float, problem: Exception | None) -> None:
         """Keep a job's id and hold its session, since nothing more can be done with it."""
         self.scheduler.backlog.ids.known[accepted.id] = RESERVED
         if accepted.session is not None:
-            self.scheduler.backlog.halt(accepted.session, now)
+            self._readmission.halt(accepted.session, now)
         logger.warning("job %r stays in the store, it cannot be read: %s", accepted.id, problem)
 
     def _bury(self, stored: StoredLetter, now: float, wall: float) -> None:
@@ -162,7 +159,7 @@ class Recovering:
         if spec is None:
             self._letters[job.id] = accepted
         buried = Buried(letter, spec, needs_copies(job), accepted.order)
-        for dropped in self.scheduler.backlog.bury(buried):
+        for dropped in self.scheduler.backlog.dead_letters.keep(buried).dropped:
             self.journal.notes.discarded(dropped)
 
     def _remember(self, remembered: Mapping[str, float], now: float, wall: float) -> None:

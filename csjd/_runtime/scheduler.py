@@ -386,16 +386,15 @@ class Scheduler:
             self.journal.notes.postponed(entry, kind, now)
 
     def _fail(self, entry: Entry, worker: Worker, verdict: Verdict, now: float) -> None:
-        replaced = self.backlog.dead_letters.get(entry.job.id)
-        dropped = self.backlog.fail(entry, worker, verdict.error, verdict.timed_out, now)
+        displaced = self.backlog.fail(entry, worker, verdict.error, verdict.timed_out, now)
         self.ended(entry, now)
         if self.journal is not None:
-            for buried in dropped if replaced is None else (replaced, *dropped):
+            for buried in displaced.all:
                 self.journal.notes.discarded(buried)
         session = entry.job.session
         if session is not None and entry.spec.on_failure is OnFailure.HALT:
             self.tell(lambda at: SessionHalted(at=at, session=session, job=entry.job))
-        for buried in dropped:
+        for buried in displaced.dropped:
             self.tell(functools.partial(_dropped, buried.letter))
 
     def cancel(self, entry: Entry) -> bool:
@@ -427,9 +426,9 @@ class Scheduler:
         """Let no job start, or none of the type or session given."""
         _check_one(type, session)
         if type is not None:
-            self.backlog.pause_type(type)
+            self.backlog.holds.pause_type(type)
         elif session is not None:
-            self.backlog.pause_session(session, self.clock.current_time())
+            self.backlog.holds.pause_session(session, self.clock.current_time())
         else:
             self.backlog.paused = True
         self._look_at_drain()
@@ -439,9 +438,9 @@ class Scheduler:
         """Undo the same call of `pause`."""
         _check_one(type, session)
         if type is not None:
-            self.backlog.resume_type(type)
+            self.backlog.holds.resume_type(type)
         elif session is not None:
-            if self.backlog.resume_session(session, self.clock.current_time()):
+            if self.backlog.holds.resume_session(session, self.clock.current_time()):
                 self._note_resumed(session)
         else:
             self.backlog.paused = False
@@ -488,7 +487,7 @@ class Scheduler:
             yield
             return
         lane = task.lane
-        if would_deadlock(lane, wait, self.lanes, self.backlog.pending):
+        if would_deadlock(lane, wait, self.lanes, self.backlog.limits.pending):
             what = "room in the queue" if wait is None else f"job {wait.job.id!r}"
             raise WouldDeadlockError(
                 f"job {_job(lane).id!r} waits for {what}, which cannot come before it ends"

@@ -255,20 +255,20 @@ class CoreMachine(RuleBasedStateMachine):
     def pause_type(self, type: str, on: bool) -> None:
         """Pause or resume a type."""
         if on:
-            self.core.backlog.pause_type(type)
+            self.core.backlog.holds.pause_type(type)
             self.model.paused_types.add(type)
         else:
-            self.core.backlog.resume_type(type)
+            self.core.backlog.holds.resume_type(type)
             self.model.paused_types.discard(type)
 
     @rule(session=st.sampled_from(SESSIONS[1:]), on=st.booleans())
     def pause_session(self, session: str, on: bool) -> None:
         """Pause or resume a session."""
         if on:
-            self.core.backlog.pause_session(session, self.now)
+            self.core.backlog.holds.pause_session(session, self.now)
             self.model.held_sessions.add(session)
         else:
-            self.core.backlog.resume_session(session, self.now)
+            self.core.backlog.holds.resume_session(session, self.now)
             self.model.held_sessions.discard(session)
 
     # --- workers -------------------------------------------------------------------------------

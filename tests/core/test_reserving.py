@@ -48,7 +48,7 @@ def test_plain_jobs_are_taken_up_to_the_first_that_is_not(odd: Job) -> None:
     door = reservations(max_payload=10)
     entries = door.reserve_plain([*jobs("one", "two"), odd, *jobs("last")], SPECS, 0.0)
     assert [(entry.order, entry.job.id) for entry in entries] == [(1, "one"), (2, "two")]
-    assert door.backlog.reserved == 2
+    assert door.backlog.limits.reserved == 2
     assert door.backlog.last_order == 2
 
 
@@ -76,7 +76,7 @@ def test_reserved_jobs_have_ids_and_room_and_are_not_accepted() -> None:
     assert caught.value.live
     backlog = door.backlog
     assert backlog.ids.find("a") is None
-    assert (backlog.pending, backlog.ledger.accepted, backlog.shared.size) == (1, 0, 0)
+    assert (backlog.limits.pending, backlog.ledger.accepted, backlog.shared.size) == (1, 0, 0)
 
 
 def test_admitted_jobs_stand_in_the_order_of_their_reservations() -> None:
@@ -87,7 +87,7 @@ def test_admitted_jobs_stand_in_the_order_of_their_reservations() -> None:
     later = door.reserve(jobs("later", session="s")[0], SPECS["a"], 0.0, due=9.0)
     last = door.reserve_plain(jobs("z"), SPECS, 0.0)
     door.admit([*plain, urgent, later, *last], 2.0)
-    assert backlog.reserved == 0
+    assert backlog.limits.reserved == 0
     assert backlog.ledger.accepted == 6
     assert [entry.job.id for entry in backlog.shared.drain()] == ["a", "urgent", "z"]
     assert [entry.state for entry in plain] == [JobState.READY, JobState.READY, JobState.WAITING]
@@ -104,5 +104,5 @@ def test_what_is_given_back_leaves_nothing_but_its_orders() -> None:
         door.reserve(job, SPECS["a"], 0.0) for job in (*jobs("a"), *jobs("b", "c", session="s"))
     ]
     door.give_back(entries, 1.0)
-    assert (backlog.pending, backlog.sessions.active, backlog.ids.remembered()) == (0, 0, 0)
+    assert (backlog.limits.pending, backlog.sessions.active, backlog.ids.remembered()) == (0, 0, 0)
     assert door.reserve(jobs("a", session="t")[0], SPECS["a"], 1.0).order == 4

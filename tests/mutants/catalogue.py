@@ -11,6 +11,8 @@ from typing import Any
 from csjd._core import sessions as sessions_module
 from csjd._core.backlog import Backlog
 from csjd._core.calls import Switchboard
+from csjd._core.dead_letters import DeadLetters, Displaced
+from csjd._core.limits import Limits
 from csjd._core.ready import ReadyQueue
 from csjd._core.verdict import Kind, Verdict
 from csjd._runtime import lane as lane_module
@@ -79,7 +81,10 @@ def _late_return_fails() -> Planting:
 
 
 def _failed_jobs_vanish() -> Planting:
-    return replace(Backlog, "_bury", lambda original: lambda self, *args: [])
+    def bury(self: DeadLetters, *_: Any, **__: Any) -> Displaced:
+        return Displaced(None, ())
+
+    return replace(DeadLetters, "bury", lambda original: bury)
 
 
 def _heap_without_tie_break() -> Planting:
@@ -168,7 +173,7 @@ def _detach_without_bound() -> Planting:
 
 
 def _max_sessions_is_never_read() -> Planting:
-    return edit(Backlog, "lacks_room", ("limit = config.max_sessions", "limit = None"))
+    return edit(Limits, "lacks_room", ("limit = config.max_sessions", "limit = None"))
 
 
 def _accepted_while_stopping() -> Planting:
