@@ -177,11 +177,11 @@ class Backlog:
         """
         if self.limited:
             return []
-        known, append, most = self.ids.known, self.sessions.append, self.config.max_payload
+        known, most = self.ids.known, self.config.max_payload
         order = self.last_order
         entries: list[Entry] = []
         sessionless: list[Entry] = []
-        heads: list[Entry] = []
+        of_sessions: list[Entry] = []
         spec: HandlerSpec | None = None
         for job in jobs:
             if type(job) is not Job:
@@ -204,38 +204,29 @@ class Backlog:
             order += 1
             known[job_id] = entry = Entry(job, spec, order, now)
             entries.append(entry)
-            name = job.session
-            if name is None:
+            if job.session is None:
                 sessionless.append(entry)
-            elif append(entry, name, now):
-                heads.append(entry)
             else:
-                entry.state = _QUEUE[entry.state]
+                of_sessions.append(entry)
         self.last_order = order
         self.ledger.accepted += len(entries)
         if sessionless:
             self.offer_shared(sessionless)
-        if heads:
-            self._offer_heads(heads)
+        if of_sessions:
+            self._join(of_sessions, now)
         return entries
 
-    def _offer_heads(self, heads: list[Entry]) -> None:
-        """Offer heads of sessions as `_offer` does; all were accepted just now, and are plain."""
-        arrivals: dict[Worker, list[Entry]] = {}
-        for entry in heads:
-            session = entry.session
-            assert session is not None, "only a session has a head"
-            if session.held:
+    def _join(self, entries: list[Entry], now: float) -> None:
+        """Line jobs up, each of a session, as `line_up` does; all are new, and plain."""
+        heads, waiting = self.sessions.join(entries, now)
+        for entry in waiting:
+            entry.state = _QUEUE[entry.state]
+        for worker, arrivals in heads.items():
+            if worker.blocked:  # their sessions move
+                for entry in arrivals:
+                    self._offer(entry)
                 continue
-            worker = session.worker
-            if worker.blocked:
-                worker = self.sessions.move(session)
-            if worker in arrivals:
-                arrivals[worker].append(entry)
-            else:
-                arrivals[worker] = [entry]
-        for worker, entries in arrivals.items():
-            worker.ready.extend(entries)
+            worker.ready.extend(arrivals)
             if worker.parked and not self.idle:
                 self.calls.call_worker(worker)
 

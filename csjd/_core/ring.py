@@ -1,7 +1,6 @@
 """Which worker a session belongs to: consistent hashing with bounded load."""
 
 import bisect
-import math
 import zlib
 from collections.abc import Callable
 
@@ -24,11 +23,11 @@ class HashRing:
     _hashes: list[int] = attrs.field(factory=list)
     """Where the points are, ascending."""
     _owners: list[int] = attrs.field(factory=list)
-    """Whose they are, by position."""
+    """Whose they are, by position; the first one's again at the end, where the ring closes."""
 
     def add(self, worker: int) -> None:
         """Put *worker* on the ring."""
-        points = [*zip(self._hashes, self._owners, strict=True)]
+        points = [*zip(self._hashes, self._owners, strict=False)]
         points += (
             (zlib.crc32(f"{worker}#{node}".encode()), worker) for node in range(self.virtual_nodes)
         )
@@ -36,21 +35,19 @@ class HashRing:
 
     def remove(self, worker: int) -> None:
         """Take *worker* off the ring."""
-        points = zip(self._hashes, self._owners, strict=True)
+        points = zip(self._hashes, self._owners, strict=False)
         self._set([point for point in points if point[1] != worker])
 
     def home(self, key: str) -> int:
         """Return the first worker clockwise from *key*; there must be one."""
-        place = bisect.bisect_left(self._hashes, zlib.crc32(key.encode()))
-        return self._owners[place % len(self._owners)]
+        return self._owners[bisect.bisect_left(self._hashes, zlib.crc32(key.encode()))]
 
     def find(self, key: str, fits: Callable[[int], bool]) -> int | None:
         """Return the first worker clockwise from *key* that *fits*, None if none does."""
-        owners = self._owners
+        owners = self._owners[:-1]
         start = bisect.bisect_left(self._hashes, zlib.crc32(key.encode()))
         tried: set[int] = set()
-        for position in range(start, start + len(owners)):
-            worker = owners[position % len(owners)]
+        for worker in (*owners[start:], *owners[:start]):
             if worker not in tried:
                 if fits(worker):
                     return worker
@@ -59,16 +56,18 @@ class HashRing:
 
     def _set(self, points: list[tuple[int, int]]) -> None:
         self._hashes = [place for place, _ in points]
-        self._owners = [worker for _, worker in points]
+        self._owners = [worker for _, worker in (*points, *points[:1])]
 
 
-def most_sessions(load_factor: float, active: int, workers: int) -> int:
+def load_limit(load_factor: float, active: int, workers: int) -> float:
     """
-    Return how many sessions one worker may hold once another session is bound.
+    Return how many sessions a worker must have fewer than to be given another.
+
+    So it holds at most that, rounded up, once another session is bound.
 
     Args:
         load_factor: How far above the mean a worker may go, >= 1.
         active: Sessions bound now.
         workers: Workers that can be bound to, >= 1.
     """
-    return math.ceil(load_factor * (active + 1) / workers)
+    return load_factor * (active + 1) / workers

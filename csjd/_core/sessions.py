@@ -1,13 +1,17 @@
 """Sessions: jobs that share a key, in a line, bound to one worker."""
 
 from collections import deque
+from collections.abc import Iterable
 
 import attrs
 import msgspec
 
 from csjd._core.entry import Entry, use_plain_stores
 from csjd._core.lanes import Worker
-from csjd._core.ring import HashRing, most_sessions
+from csjd._core.ring import HashRing, load_limit
+
+# Idle sessions that a new one has looked at. More than one, so that they cannot pile up.
+_SWEEP = 2
 
 
 class Session(msgspec.Struct, eq=False, gc=False):
@@ -32,8 +36,8 @@ class Session(msgspec.Struct, eq=False, gc=False):
     """Its head must not start: the session is paused or halted, or both."""
     idle_since: float = 0.0
     """When its last job ended; true only while nothing is pending."""
-    queued: bool = False
-    """Whether it stands in the table's queue of sessions that may be forgotten."""
+    queued_at: float | None = None
+    """When it joined the table's queue of sessions that may be forgotten, if it stands there."""
     succeeded: int = 0
     failed: int = 0
     cancelled: int = 0
@@ -91,9 +95,10 @@ class SessionTable:
     The sessions that have jobs, or had some a short while ago, and where they belong.
 
     A session that becomes idle joins a queue, unless it stands there. Each binding of a new
-    one looks at the two in front: those whose time is over are forgotten, those that have
-    jobs again leave, others go to the back. So memory follows the active sessions, and
-    neither idleness nor coming and going costs a thing.
+    one looks at the two in front, if they stand there for `idle_seconds`: those that were
+    idle for as long are forgotten, those that have jobs leave, others go to the back. So
+    memory follows the active sessions, and neither idleness nor coming and going costs a
+    thing.
     """
 
     ring: HashRing
@@ -121,7 +126,7 @@ class SessionTable:
         session = self.find(name, now)
         if session is None:
             session = self._bind(name, now)
-            self._wait_idle(session)
+            self._wait_idle(session, now)
         return session
 
     def _bind(self, name: str, now: float) -> Session:
@@ -140,30 +145,49 @@ class SessionTable:
         session.pending += 1
         return session
 
-    def append(self, entry: Entry, name: str, now: float) -> bool:
+    def join(
+        self, entries: Iterable[Entry], now: float
+    ) -> tuple[dict[Worker, list[Entry]], list[Entry]]:
         """
-        Let *entry* join the end of the session's line; return whether it is the head now.
+        Let new jobs, each of a session, join the ends of their lines.
 
-        Does what `enter` and `Session.append` do, in one call, for the fast path.
+        Does what `enter` and `Session.append` do, in one loop, for the fast path.
+
+        Returns:
+            Those that are heads now and may start, by the worker of their session; and
+            those that have to wait behind others.
         """
-        session = self._sessions.get(name)
-        if session is None:
-            session = self._bind(name, now)
-        pending = session.pending
-        if not pending:
-            if session.idle_since + self.idle_seconds <= now:
-                session = self.find(name, now) or self._bind(name, now)
-            self.active += 1
-        session.pending = pending + 1
-        entry.session = session
-        tail = session.tail
-        session.tail = entry
-        if tail is None:
+        sessions = self._sessions
+        heads: dict[Worker, list[Entry]] = {}
+        waiting: list[Entry] = []
+        for entry in entries:
+            name = entry.job.session
+            assert name is not None, "it is of a session"
+            session = sessions.get(name)
+            if session is None:
+                session = self._bind(name, now)
+            pending = session.pending
+            if not pending:
+                if session.idle_since + self.idle_seconds <= now:
+                    session = self.find(name, now) or self._bind(name, now)
+                self.active += 1
+            session.pending = pending + 1
+            entry.session = session
+            tail = session.tail
+            session.tail = entry
+            if tail is not None:
+                tail.behind = entry
+                entry.ahead = tail
+                waiting.append(entry)
+                continue
             session.head = entry
-            return True
-        tail.behind = entry
-        entry.ahead = tail
-        return False
+            if not session.held:
+                worker = session.worker
+                if worker in heads:
+                    heads[worker].append(entry)
+                else:
+                    heads[worker] = [entry]
+        return heads, waiting
 
     def leave(self, session: Session, entry: Entry, now: float) -> Entry | None:
         """Take a job that is over out of its session; return the head if it is a new one."""
@@ -174,8 +198,8 @@ class SessionTable:
         session.head = session.tail = None
         session.idle_since = now
         self.active -= 1
-        if not session.queued:
-            self._wait_idle(session)
+        if session.queued_at is None:
+            self._wait_idle(session, now)
         return None
 
     def move(self, session: Session) -> Worker:
@@ -187,19 +211,19 @@ class SessionTable:
 
     def _choose(self, name: str) -> Worker:
         workers = self.workers
-        most = most_sessions(self.load_factor, len(self._sessions), len(workers))
+        limit = load_limit(self.load_factor, len(self._sessions), len(workers))
         home = workers[self.ring.home(name)]
-        if home.sessions < most and not home.blocked:  # nearly always
+        if home.sessions < limit and not home.blocked:  # nearly always
             return home
         chosen = self.ring.find(
-            name, lambda each: workers[each].sessions < most and not workers[each].blocked
+            name, lambda each: workers[each].sessions < limit and not workers[each].blocked
         )
         if chosen is None:
             chosen = self.ring.find(name, lambda each: not workers[each].blocked)
         return home if chosen is None else workers[chosen]  # all blocked: bound anew later
 
-    def _wait_idle(self, session: Session) -> None:
-        session.queued = True
+    def _wait_idle(self, session: Session, now: float) -> None:
+        session.queued_at = now
         self._idle.append(session)
 
     def _is_over(self, session: Session, now: float) -> bool:
@@ -212,17 +236,20 @@ class SessionTable:
 
     def _forget_idle(self, now: float) -> None:
         idle = self._idle
-        for _ in range(min(2, len(idle))):
+        for _ in range(_SWEEP):
+            if not idle:
+                return
             session = idle[0]
+            assert session.queued_at is not None, "it stands in the queue"
+            if session.queued_at + self.idle_seconds > now:
+                return  # nobody behind it stands there for longer, or is idle for longer
+            idle.popleft()
             if session.pending:
-                idle.popleft()
-                session.queued = False
-            elif session.idle_since + self.idle_seconds > now or session.held:
-                idle.rotate(-1)
-            else:
-                idle.popleft()
-                if self._sessions.get(session.name) is session:  # else somebody asked for it
-                    self._forget(session)
+                session.queued_at = None
+            elif not self._is_over(session, now):
+                self._wait_idle(session, now)
+            elif self._sessions.get(session.name) is session:  # else somebody asked for it
+                self._forget(session)
 
     def _forget(self, session: Session) -> None:
         del self._sessions[session.name]

@@ -7,8 +7,8 @@ written at once when somebody waits for it. Nobody waits for the end of an attem
 rides along with the next batch, and has one of its own only if none comes for a moment.
 
 The store's methods run in threads, at most two at a time, which no limiter holds up: 40
-stuck handlers must not keep us from the disk. A failed write is final. Nothing is acknowledged any more
-and nothing begins; what runs, ends.
+stuck handlers must not keep us from the disk. A failed write is final. Nothing is
+acknowledged any more and nothing begins; what runs, ends.
 """
 
 import logging

@@ -35,7 +35,7 @@ class Scene:
         entry = Entry(
             Job(type=type, id=job_id, session=session), SPECS[type], next(self.orders), 0.0
         )
-        if session is None or self.sessions.append(entry, session, 0.0):
+        if session is None or self.sessions.join([entry], 0.0)[0]:
             self.queue.push(entry)
         return entry
 

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, strategies as st
 
-from csjd._core.ring import HashRing, most_sessions
+from csjd._core.ring import HashRing, load_limit
 
 
 def _ring(workers: int, virtual_nodes: int = 150) -> HashRing:
@@ -66,17 +66,17 @@ def test_every_fitting_worker_can_be_found(key: str, workers: int, full: set[int
 
 
 def test_bounded_load_is_the_promised_one() -> None:
-    assert most_sessions(1.25, 0, 4) == 1
-    assert most_sessions(1.25, 99, 10) == 13
-    assert most_sessions(1.0, 9, 10) == 1
+    assert math.ceil(load_limit(1.25, 0, 4)) == 1
+    assert math.ceil(load_limit(1.25, 99, 10)) == 13
+    assert math.ceil(load_limit(1.0, 9, 10)) == 1
 
 
 @pytest.mark.parametrize("workers", range(1, 12))
 def test_bounded_load_always_leaves_a_place(workers: int) -> None:
     ring, held = _ring(workers), Counter[int]()
     for number in range(300):
-        most = most_sessions(1.25, number, workers)
-        roomy = {worker for worker in range(workers) if held[worker] < most}
+        limit = load_limit(1.25, number, workers)
+        roomy = {worker for worker in range(workers) if held[worker] < limit}
         found = ring.find(f"s{number}", roomy.__contains__)
         assert found is not None
         held[found] += 1

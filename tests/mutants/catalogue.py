@@ -218,7 +218,7 @@ def _panic_ends_the_lane() -> Planting:
 
 
 def _load_is_not_bounded() -> Planting:
-    return replace(sessions_module, "most_sessions", lambda original: lambda *args: math.inf)
+    return replace(sessions_module, "load_limit", lambda original: lambda *args: math.inf)
 
 
 def _one_global_flag() -> Planting:
