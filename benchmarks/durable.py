@@ -6,7 +6,8 @@ appended to a file, one fdatasync a batch, nothing to recover them with. `sqlite
 is the best that stock SQLite does as safely (WAL, synchronous=FULL). `csjd dispatcher` is
 the whole way: submit, commit, handler, end on the disk. huey, litequeue and
 persist-queue are what people would pick; they have no batches. litequeue as it comes does
-not sync, so it stands here twice: as it comes, and made to sync as the others do.
+not sync, so it stands here twice: as it comes, and made to sync as the others do. What a
+power cut may empty has not done the same work, so the target is set against those that sync.
 
 The dispatcher's jobs are made before the clock starts, as in the other benchmarks: a
 `Job` has an id of its own and is checked when it is made, which the lines and rows that
@@ -335,11 +336,15 @@ def _row(name: str, batch: int, rates: dict[tuple[str, int], list[float]]) -> di
 def _verdicts(rates: dict[tuple[str, int], list[float]]) -> Iterator[dict[str, Any]]:
     """Yield how the dispatcher, in batches, compares with what people would use."""
     mine = rates[DISPATCHER, 64]
-    for case, others, least in (
-        ("csjd dispatcher / append by hand", rates["append by hand", 64], 0.5),
-        ("csjd dispatcher / sqlite by hand", rates["sqlite by hand", 64], 1.0),
-        ("csjd dispatcher / best of the three peers", _best(_AS_THEY_COME, rates), 15.0),
-        ("csjd dispatcher / best of those three that sync", _best(_SYNCED, rates), 15.0),
+    for case, others, target in (
+        ("csjd dispatcher / append by hand", rates["append by hand", 64], Target(least=0.5)),
+        ("csjd dispatcher / sqlite by hand", rates["sqlite by hand", 64], Target(least=1.0)),
+        (
+            "csjd dispatcher / best of the three peers, synced",
+            _best(_SYNCED, rates),
+            Target(least=15.0),
+        ),
+        ("csjd dispatcher / best of the three as they come", _best(_AS_THEY_COME, rates), None),
     ):
         ratios = [a / b for a, b in zip(mine, others, strict=True)]
         ratio = statistics.median(ratios)
@@ -348,7 +353,7 @@ def _verdicts(rates: dict[tuple[str, int], list[float]]) -> Iterator[dict[str, A
             "lowest": round(min(ratios), 2),
             "highest": round(max(ratios), 2),
             "ratio": round(ratio, 2),
-            **Target(least=least).columns(ratio),
+            **(target.columns(ratio) if target else {}),
         }
 
 
