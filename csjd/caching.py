@@ -328,7 +328,7 @@ async def open_cache(
         observers=observers,
     )
     annex = await Annex.open(nursery, "csjd cache", cache._close)
-    cache._loads.open(Crew(annex.nursery, "csjd cache load"))
+    cache._loads.open(Crew(annex.nursery, "csjd cache load", "loader"))
     async with annex.ended_on_exit(cache._close, "the cache's block was left"):
         yield cache
 
