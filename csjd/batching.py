@@ -184,7 +184,7 @@ async def open_batch_loader(
         observers=Observers(observers),
     )
     annex = await Annex.open(nursery, "csjd batch loader", batches.close)
-    batches.open(Crew(annex.nursery, "csjd batch"))
+    batches.open(Crew(annex.nursery, "csjd batch", "fetch"))
     async with annex.ended_on_exit(batches.close, "the batch loader's block was left"):
         yield BatchLoader(batches, annex)
 

@@ -8,7 +8,7 @@ it that a key is loaded once for all who ask.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from itertools import repeat
+from itertools import repeat, starmap
 from operator import length_hint
 from random import Random
 from typing import Any, Generic, TypeVar, overload
@@ -39,7 +39,7 @@ D = TypeVar("D")
 
 # A refresh that failed is not tried again before this share of the time there is for one.
 _RETRY_PAUSE = 0.1
-# More hits than there will ever be.
+# More look-ups than there will ever be.
 _MANY = 2**62
 
 
@@ -54,13 +54,16 @@ class TTLCache(Generic[K, V]):
 
     __slots__ = (
         "_closed",
+        "_found_expired",
         "_held",
-        "_hits_left",
+        "_hits_by_load",
         "_loads",
         "_misses",
         "_now",
         "_observers",
         "_random",
+        "_readings",
+        "_readings_left",
         "_retry_pause",
         "_serve_stale",
         "_shelves",
@@ -97,8 +100,13 @@ class TTLCache(Generic[K, V]):
         self._loads: Loads[K, V] = Loads(
             now=self._now, keep=self._put, postpone=self._postpone, observers=self._observers
         )
-        self._hits_left = repeat(None, _MANY)
-        """One is taken for each hit: adding to an int would take twice as long."""
+        self._readings_left: repeat[tuple[()]] = repeat((), _MANY)
+        """One is taken by each of `_readings`, which is how they are counted."""
+        self._readings = starmap(self._now, self._readings_left)
+        """The time, whenever `get` found an entry: a hit, unless that had expired."""
+        self._found_expired = 0
+        self._hits_by_load = 0
+        """Those of `get_or_load`."""
         self._stale_hits = 0
         self._misses = 0
         """Those of `get`; `_loads` counts the others."""
@@ -114,19 +122,21 @@ class TTLCache(Generic[K, V]):
     def get(self, key: K, default: object = None) -> object:
         """Return the value of *key*, never an expired one; *default* if there is none."""
         # The fast path, as CPython 3.11 likes it: `[key]` is cheaper than `.get` unless it
-        # raises, and so is calling what was in a slot than calling it there.
+        # raises, calling what was in a slot is cheaper than calling it there, and one step
+        # of an iterator that reads the clock and counts is cheaper than a call and a sum.
         try:
             entry = self._held[key]
         except KeyError:
             self._misses += 1
             return default
-        now = self._now
-        if now() < entry.expires:
+        for now in self._readings:
+            if now >= entry.expires:
+                break
             touch = self._touch
             if touch is not None:
                 touch(key)
-            for _ in self._hits_left:
-                return entry.value
+            return entry.value
+        self._found_expired += 1
         self._misses += 1
         return default
 
@@ -193,7 +203,8 @@ class TTLCache(Generic[K, V]):
 
     @property
     def _hits(self) -> int:
-        return _MANY - length_hint(self._hits_left)
+        found = _MANY - length_hint(self._readings_left)
+        return found - self._found_expired + self._hits_by_load
 
     # --- loading -----------------------------------------------------------------------
 
@@ -224,7 +235,7 @@ class TTLCache(Generic[K, V]):
         # One comparison tells the ordinary hit, as `refresh_at` is never past `expires`.
         if now >= entry.refresh_at and not self._serve_ageing(entry, now, key, loader):
             return await self._loads.join(key, loader)
-        next(self._hits_left)
+        self._hits_by_load += 1
         if self._touch is not None and key in self._held:  # an observer may delete
             self._touch(key)
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -317,7 +328,7 @@ async def open_cache(
         observers=observers,
     )
     annex = await Annex.open(nursery, "csjd cache", cache._close)
-    cache._loads.open(Crew(annex.nursery, "csjd cache load"))
+    cache._loads.open(Crew(annex.nursery, "csjd cache load", "loader"))
     async with annex.ended_on_exit(cache._close, "the cache's block was left"):
         yield cache
 

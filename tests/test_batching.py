@@ -291,6 +291,43 @@ async def test_a_failing_fetch_reaches_exactly_its_batch(
         assert loader.statistics().errors == 1
 
 
+@pytest.mark.parametrize("left", ["scope", "nursery", "nursery with a child"])
+async def test_a_fetch_that_leaves_something_open_fails_and_spoils_no_other(
+    left: str, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    cancelled: list[str] = []
+    gate = trio.Event()
+
+    async def child() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.append("child")
+
+    async def fetch(keys: Sequence[str]) -> dict[str, str]:
+        if "leak" not in keys:
+            await gate.wait()
+        elif left == "scope":
+            trio.CancelScope().__enter__()
+        else:
+            inner = await trio.open_nursery().__aenter__()
+            if left == "nursery with a child":
+                inner.start_soon(child)
+        await trio.lowlevel.checkpoint()
+        return {key: key for key in keys}
+
+    async with csjd.open_batch_loader(nursery, fetch, max_batch=1, max_concurrent=2) as loader:
+        (other,) = await _start(nursery, loader.load, "other")
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=r"the fetch .* still open"):
+                await loader.load("leak")
+        assert cancelled == ["child"] * 2 * (left == "nursery with a child")
+        assert loader.statistics().errors == 2
+        gate.set()
+        await wait_all_tasks_blocked()
+        assert other.got == "other"
+
+
 async def test_a_fetch_that_returns_no_mapping_fails(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

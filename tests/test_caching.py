@@ -4,7 +4,7 @@ import gc
 import logging
 import math
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from functools import partial
 from itertools import pairwise
@@ -438,20 +438,89 @@ async def test_whatever_a_load_raises_reaches_who_waits_and_nobody_else(
         assert await cache.get_or_load("a", _value) == "a"
 
 
-async def test_a_load_that_leaves_a_scope_open_fails_and_spoils_no_other() -> None:
+@pytest.mark.parametrize("left", ["scope", "nursery", "nursery with a child"])
+@pytest.mark.parametrize("raises", [False, True])
+async def test_a_load_that_leaves_something_open_fails_and_spoils_no_other(
+    left: str, raises: bool, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    error = ValueError("no") if raises else None
+    cancelled: list[str] = []
+
+    async def child(key: str) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.append(key)
+
     async def leak(key: str) -> str:
-        trio.CancelScope().__enter__()
+        if left == "scope":
+            trio.CancelScope().__enter__()
+        else:
+            inner = await trio.open_nursery().__aenter__()
+            if left == "nursery with a child":
+                inner.start_soon(child, key)
         await trio.lowlevel.checkpoint()
+        if error is not None:
+            raise error
         return key
 
-    async with trio.open_nursery() as nursery, csjd.open_cache(nursery, ttl=10) as cache:
+    source = Source()
+    async with csjd.open_cache(nursery, ttl=10) as cache:
+        other = Caller(cache, "other", source)
+        nursery.start_soon(other)
+        await wait_all_tasks_blocked()
         for _ in range(2):
             assert await cache.get_or_load("held", _value) == "held"
-            with pytest.raises(RuntimeError, match="Cancel scope stack corrupted"):
+            with pytest.raises(RuntimeError, match=r"the loader .* still open") as caught:
                 await cache.get_or_load("a", leak)
+            assert caught.value.__cause__ is error
             cache.delete("held")
+        assert cancelled == ["a", "a"] * (left == "nursery with a child")
         assert cache.get("a") is None
         assert cache.statistics().errors == 2
+        source.finish()
+        await wait_all_tasks_blocked()
+        assert other.got == "other 0"
+
+
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+async def test_a_load_that_drops_a_generator_with_a_nursery_fails_alone(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def generate() -> AsyncIterator[str]:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(trio.sleep_forever)
+            yield "first"  # noqa: ASYNC101, ASYNC119  the mistake under test
+
+    async def leak(key: str) -> str:
+        async for value in generate():
+            return value
+        raise AssertionError
+
+    async with csjd.open_cache(nursery, ttl=10) as cache:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=r"the loader .* still open"):
+                await cache.get_or_load("a", leak)
+            await wait_all_tasks_blocked()  # Trio closes the generator meanwhile
+        assert await cache.get_or_load("a", _value) == "a"
+
+
+async def test_an_abandoned_load_that_leaves_a_nursery_open_ends_alone(
+    nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leak(key: str) -> None:
+        await trio.open_nursery().__aenter__()
+        await trio.sleep_forever()
+
+    async with csjd.open_cache(nursery, ttl=10) as cache:
+        caller = Caller(cache, "a", leak)
+        nursery.start_soon(caller)
+        await wait_all_tasks_blocked()
+        caller.scope.cancel()
+        await wait_all_tasks_blocked()
+        assert await cache.get_or_load("a", _value) == "a"
+    assert "nobody waits" in caplog.text
+    assert "still open" in caplog.text
 
 
 @pytest.mark.parametrize("kind", [ExceptionGroup, BaseExceptionGroup])

@@ -4,7 +4,7 @@ Tasks that do one piece of work after another, since a new task for each costs m
 Each piece runs in a copy of the context of whoever started it, as in a task of its own.
 What a *hand*, one such task, does next is decided when a piece has ended. If that returned
 and left nothing behind, the hand takes the next, or sleeps until there is one. Otherwise,
-if it raised, was cancelled or left a cancel scope open, the hand ends as well.
+if it raised, was cancelled or left a cancel scope or nursery open, the hand ends as well.
 """
 
 from contextvars import Context, copy_context
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import trio
 
 from csjd._runtime.isolation import cancel_status
+from csjd._runtime.leaks import close_leaks
 from csjd._runtime.parking import Sleepers, sleep_among, wake_all
 
 _SPARE = 16
@@ -59,13 +60,21 @@ class Hand:
 
 
 class Crew:
-    """The tasks of one owner, all in one nursery; they end when that is cancelled."""
+    """
+    The tasks of one owner, all in one nursery; they end when that is cancelled.
 
-    __slots__ = ("_asleep", "_name", "_nursery")
+    Args:
+        nursery: Where they live.
+        name: What each is called in Trio's tree.
+        code: What the user's code that they run is called if it misbehaves.
+    """
 
-    def __init__(self, nursery: trio.Nursery, name: str) -> None:
+    __slots__ = ("_asleep", "_code", "_name", "_nursery")
+
+    def __init__(self, nursery: trio.Nursery, name: str, code: str) -> None:
         self._nursery = nursery
         self._name = name
+        self._code = code
         self._asleep: dict[Hand, None] = {}
 
     def start(self, work: Work) -> None:
@@ -84,31 +93,39 @@ class Crew:
     @trio.lowlevel.enable_ki_protection
     async def _run(self, hand: Hand) -> None:
         hand.task = trio.lowlevel.current_task()
+        leak: BaseException | None = None
         try:
             with hand._scope:
-                await self._work(hand)
+                leak = await self._work(hand)
         except BaseException as error:  # noqa: ASYNC103  # the work says whether it goes on
-            if hand.work is None or not hand.work.absorb(error):
-                raise
+            # Trio complains of a leak as well, but does not say whose it is.
+            if hand.work is None or not hand.work.absorb(leak or error):
+                raise leak or error  # noqa: ASYNC104, B904
         else:
             if hand.work is not None:
                 hand.work.cancelled()
         finally:
             # The work knows its hand, and the task's context may know the work: no circles.
-            del hand.task
+            del hand.task, leak
             hand.work = None
 
-    async def _work(self, hand: Hand) -> None:
+    async def _work(self, hand: Hand) -> BaseException | None:
+        """Work until this hand has to end; return what it has to fail of for a leak."""
         task = hand.task
         status = cancel_status(task)
         while hand.work is not None and not hand.is_cancelled:
-            value = await hand.work.perform()
+            try:
+                value = await hand.work.perform()
+            except BaseException as error:  # noqa: ASYNC103  # it is the leak's cause, or raised
+                if cancel_status(task) is status:
+                    raise
+                return await close_leaks(task, self._code, error)  # noqa: ASYNC102, ASYNC104
             if cancel_status(task) is not status:
-                return  # a scope was left open: that Trio complains of it is the outcome
+                return await close_leaks(task, self._code, None)
             work, hand.work = hand.work, None
             work.succeed(value)
             if hand.is_cancelled or len(self._asleep) >= _SPARE:
-                return
+                return None
             self._asleep[hand] = None
             # What waits here, perhaps for long, must not keep the last work alive.
             del work, value
@@ -118,3 +135,4 @@ class Crew:
             except BaseException:
                 self._asleep.pop(hand, None)
                 raise
+        return None

@@ -33,6 +33,7 @@ from csjd._runtime.attempt import Attempt
 from csjd._runtime.clock import split_clock
 from csjd._runtime.current import current_lane
 from csjd._runtime.isolation import cancel_status, has_changed
+from csjd._runtime.leaks import close_leaks
 from csjd._runtime.payloads import for_attempt
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ PATIENCE = 2
 Times a lane that has worked lets other tasks run and looks again, before it parks: Trio
 runs tasks in random order, so only after two rounds has a steady submitter had its turn.
 """
-LEAK_CHECK = 0.01
-"""Seconds between looks at what a handler left running in a nursery it never closed."""
 
 
 class LaneTask:
@@ -151,7 +150,8 @@ class LaneTask:
                 except BaseException as raised:  # noqa: ASYNC103  see `_raised`
                     error = raised
                 if cancel_status(task) is not status:
-                    error = await self._close_leaks(error)
+                    self.leaked = self.disturbed = True
+                    error = await close_leaks(task, "handler", error)
                 now = offset + clock()
                 if error is None:
                     backlog.succeed(lane, entry, result, now)
@@ -271,27 +271,6 @@ class LaneTask:
             return await spec.function(job, attempt)
         finally:
             attempt.end()
-
-    async def _close_leaks(self, error: BaseException | None) -> BaseException:
-        """
-        End what a handler has left open; return what its attempt failed of.
-
-        The job must not go on while tasks of it still run, so this waits for them. It has
-        to look now and then: nobody can wait in a nursery but the code that opened it.
-        """
-        self.leaked = self.disturbed = True
-        nurseries = self.task.child_nurseries
-        for nursery in nurseries:
-            nursery.cancel_scope.cancel("its handler returned without closing it")
-        with trio.CancelScope(shield=True):
-            while any(nursery.child_tasks for nursery in nurseries):  # noqa: ASYNC110
-                await trio.sleep(LEAK_CHECK)
-        leak = RuntimeError(
-            "the handler returned while a cancel scope or nursery it had opened was still open: "
-            "leave every `with` and `async with` block, also those inside generators"
-        )
-        leak.__cause__ = error
-        return leak
 
     def _raised(self, entry: Entry, error: BaseException, now: float) -> None:
         """Book an attempt whose handler raised; re-raise what is meant for our caller."""

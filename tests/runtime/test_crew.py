@@ -54,7 +54,7 @@ async def _run(crew: Crew, *pieces: Piece) -> None:
 
 
 async def test_a_task_is_used_again_in_the_context_of_who_starts_it(nursery: trio.Nursery) -> None:
-    crew = Crew(nursery, "crew")
+    crew = Crew(nursery, "crew", "code")
 
     async def sign() -> str:
         before = await _act()
@@ -72,7 +72,7 @@ async def test_a_task_is_used_again_in_the_context_of_who_starts_it(nursery: tri
 
 
 async def test_pieces_run_side_by_side_and_few_tasks_are_kept(nursery: trio.Nursery) -> None:
-    crew = Crew(nursery, "crew")
+    crew = Crew(nursery, "crew", "code")
     others = len(nursery.child_tasks)
     pieces = [Piece(_act) for _ in range(100)]
     await _run(crew, *pieces)
@@ -87,7 +87,7 @@ async def test_an_idle_task_keeps_nothing_alive(nursery: trio.Nursery) -> None:
         pass
 
     held: ContextVar[Thing] = ContextVar("held")
-    crew = Crew(nursery, "crew")
+    crew = Crew(nursery, "crew", "code")
 
     async def make() -> Thing:
         held.set(Thing())
@@ -106,7 +106,7 @@ async def test_an_idle_task_keeps_nothing_alive(nursery: trio.Nursery) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1)])
 async def test_a_task_whose_work_raised_ends(error: BaseException, nursery: trio.Nursery) -> None:
-    crew = Crew(nursery, "crew")
+    crew = Crew(nursery, "crew", "code")
 
     async def fail() -> None:
         await trio.lowlevel.checkpoint()
@@ -129,13 +129,13 @@ async def test_what_is_not_absorbed_reaches_the_nursery() -> None:
     piece = Piece(fail, passes_on=True)
     with pytest.RaisesGroup(KeyboardInterrupt):
         async with trio.open_nursery() as nursery:
-            Crew(nursery, "crew").start(piece)
+            Crew(nursery, "crew", "code").start(piece)
     assert len(piece.ends) == 1
 
 
 @pytest.mark.parametrize("moment", ["before it begins", "before a used task begins", "in it"])
 async def test_cancelled_work_hears_that_it_has_ended(moment: str, nursery: trio.Nursery) -> None:
-    crew = Crew(nursery, "crew")
+    crew = Crew(nursery, "crew", "code")
     if moment == "before a used task begins":
         await _run(crew, Piece(_act))
     piece = Piece(trio.sleep_forever)
@@ -153,7 +153,7 @@ async def test_cancelled_work_hears_that_it_has_ended(moment: str, nursery: trio
 
 
 async def test_work_that_returns_although_cancelled_has_succeeded(nursery: trio.Nursery) -> None:
-    crew = Crew(nursery, "crew")
+    crew = Crew(nursery, "crew", "code")
 
     async def insist() -> str:
         with trio.CancelScope(shield=True):
@@ -176,13 +176,17 @@ async def test_work_that_returns_although_cancelled_has_succeeded(nursery: trio.
     nursery.cancel_scope.cancel()
 
 
-async def test_a_scope_left_open_is_an_error_and_spoils_no_other_work(
-    nursery: trio.Nursery,
+@pytest.mark.parametrize("opened", ["scope", "nursery"])
+async def test_what_is_left_open_is_an_error_and_spoils_no_other_work(
+    opened: str, nursery: trio.Nursery
 ) -> None:
-    crew = Crew(nursery, "crew")
+    crew = Crew(nursery, "crew", "code")
 
     async def leak() -> str:
-        trio.CancelScope().__enter__()
+        if opened == "scope":
+            trio.CancelScope().__enter__()
+        else:
+            await trio.open_nursery().__aenter__()
         await trio.lowlevel.checkpoint()
         return "done"
 
@@ -191,16 +195,40 @@ async def test_a_scope_left_open_is_an_error_and_spoils_no_other_work(
     await _run(crew, after)
     (error,) = leaking.ends
     assert isinstance(error, RuntimeError)
-    assert "Cancel scope stack corrupted" in str(error)
+    assert "the code returned while" in str(error)
     assert after.ends == [name.get()]
     assert after.task is not leaking.task
     nursery.cancel_scope.cancel()
 
 
+async def test_an_error_that_leaves_something_open_is_its_cause(nursery: trio.Nursery) -> None:
+    async def leak() -> None:
+        await trio.open_nursery().__aenter__()
+        raise LookupError
+
+    leaking = Piece(leak)
+    await _run(Crew(nursery, "crew", "code"), leaking)
+    (error,) = leaking.ends
+    assert isinstance(error.__cause__, LookupError)
+    nursery.cancel_scope.cancel()
+
+
+async def test_ctrl_c_gets_through_though_it_leaves_something_open() -> None:
+    async def leak() -> None:
+        await trio.open_nursery().__aenter__()
+        raise KeyboardInterrupt
+
+    leaking = Piece(leak, passes_on=True)
+    with pytest.RaisesGroup(KeyboardInterrupt):
+        async with trio.open_nursery() as nursery:
+            await _run(Crew(nursery, "crew", "code"), leaking)
+    assert [type(end) for end in leaking.ends] == [KeyboardInterrupt]
+
+
 @pytest.mark.parametrize("idle", ["on their way out", "gone"])
 async def test_work_started_in_a_cancelled_nursery_is_cancelled(idle: str) -> None:
     async with trio.open_nursery() as nursery:
-        crew = Crew(nursery, "crew")
+        crew = Crew(nursery, "crew", "code")
         await _run(crew, Piece(_act))
         piece = Piece(trio.sleep_forever, passes_on=True)
         nursery.cancel_scope.cancel()
@@ -226,6 +254,6 @@ async def test_the_crew_protects_its_books_from_ctrl_c_and_leaves_work_as_it_fin
         def succeed(self, value: Any) -> None:
             protected.append(trio.lowlevel.currently_ki_protected())
 
-    await _run(Crew(nursery, "crew"), Noting(_act))
+    await _run(Crew(nursery, "crew", "code"), Noting(_act))
     assert protected == [False, True]
     nursery.cancel_scope.cancel()

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 from collections import namedtuple
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -228,6 +229,29 @@ async def test_what_a_handler_leaves_open_fails_its_attempt_and_nothing_else(
         assert "still open" in str(outcome.error)
         assert cancelled == ["child"] * (leak == "nursery with a child")
         for _ in range(3):
+            assert await (await submit(dispatcher, "sleep", 1)).result()
+
+
+@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+async def test_a_handler_that_drops_a_generator_with_a_nursery_fails_its_attempt_alone(
+    autojump_clock: MockClock,
+) -> None:
+    async def generate() -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            yield  # noqa: ASYNC101, ASYNC119  the mistake under test
+
+    async with opened(work().registry, workers=1) as dispatcher:
+
+        @dispatcher.handler("leak", retry=ONCE)
+        async def leaky(job: Job) -> None:
+            async for _ in generate():
+                return
+
+        for _ in range(2):
+            outcome = await (await submit(dispatcher, "leak")).outcome()
+            assert isinstance(outcome, csjd.Failed)
+            assert "still open" in str(outcome.error)
             assert await (await submit(dispatcher, "sleep", 1)).result()
 
 
