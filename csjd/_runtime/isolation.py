@@ -105,6 +105,22 @@ shows in nothing else.
 """
 
 
+def disown_nurseries(task: trio.lowlevel.Task) -> list[trio.Nursery]:
+    """
+    Take the nurseries that *task* has left open out of its hands; return them.
+
+    Trio has no public way to do that either. It would complain of them when the task ends,
+    to whoever is above; and a generator that holds one and is collected from now on would
+    wait in it, and be woken in place of the task. As when a task ends that left one open,
+    such a generator finds it closed.
+    """
+    nurseries = list(task.child_nurseries)
+    for nursery in nurseries:
+        nursery._closed = True
+    task._child_nurseries.clear()
+    return nurseries
+
+
 def has_changed(baseline: Context) -> bool:
     """Whether a context variable of the running task differs from *baseline*."""
     try:

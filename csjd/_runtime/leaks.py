@@ -3,6 +3,7 @@
 import trio
 
 from csjd._model.groups import leaves
+from csjd._runtime.isolation import disown_nurseries
 
 _CHECK = 0.01
 """Seconds between looks at what is left running in a nursery that was never closed."""
@@ -24,17 +25,12 @@ async def close_leaks(
         culprit: Whose code it was, for the message.
         error: What that code raised, if it did.
     """
-    nurseries = task.child_nurseries
+    nurseries = disown_nurseries(task)
     for nursery in nurseries:
         nursery.cancel_scope.cancel(f"its {culprit} returned without closing it")
-        # As Trio does with what is open when a task ends. A generator that holds the nursery
-        # and is collected from now on would else wait in it, and wake this task in its place.
-        nursery._closed = True
     with trio.CancelScope(shield=True):
         while any(nursery.child_tasks for nursery in nurseries):  # noqa: ASYNC110
             await trio.sleep(_CHECK)
-    # Trio would complain of them when the task ends, to the nursery that all our tasks are in.
-    task._child_nurseries.clear()
     if error is not None and any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(error)):
         return error  # it ends the program, so what was left open on the way matters no more
     leak = RuntimeError(

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 
 import csjd
 from csjd import Job
-from csjd._runtime.isolation import cancel_status, is_immutable
+from csjd._runtime.isolation import cancel_status, disown_nurseries, is_immutable
 from tests.runtime.scene import NO_WAIT, ONCE, opened, submit, work
 
 
@@ -277,3 +277,19 @@ async def test_trio_still_tells_in_which_scope_a_task_is() -> None:
     assert cancel_status(task) is outside
     async with trio.open_nursery():
         assert cancel_status(task) is not outside
+
+
+async def test_trio_still_lets_a_nursery_be_taken_from_its_task() -> None:
+    """Should this fail, Trio has changed: `disown_nurseries` needs a new way."""
+
+    async def leave_one_open() -> None:
+        await trio.open_nursery().__aenter__()
+        task = trio.lowlevel.current_task()
+        [nursery] = task.child_nurseries
+        assert disown_nurseries(task) == [nursery]
+        assert not task.child_nurseries
+        with pytest.raises(RuntimeError, match="closed"):
+            nursery.start_soon(trio.sleep, 0)
+
+    async with trio.open_nursery() as nursery:  # which would else be told of it
+        nursery.start_soon(leave_one_open)
