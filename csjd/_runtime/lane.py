@@ -49,6 +49,8 @@ PATIENCE = 2
 """
 Times a lane that has worked lets other tasks run and looks again, before it parks: Trio
 runs tasks in random order, so only after two rounds has a steady submitter had its turn.
+With a store it parks at once: work comes with a commit, and that calls lanes; each round
+would keep the interpreter from the thread that comes back from the disk.
 """
 
 
@@ -117,9 +119,10 @@ class LaneTask:
         offset, clock = split_clock()
         status = cancel_status(task)
         self.disturbed = False
-        patience = 0
+        patience, when_idle = 0, PATIENCE if scheduler.journal is None else 0
         job = None
         while True:
+            idle = False
             now = offset + clock()
             slice_ends = now + SLICE
             for _ in range(BURST):
@@ -128,6 +131,7 @@ class LaneTask:
                     scheduler.send_calls()
                 if entry is None:
                     if not self._take_over():
+                        idle = True
                         break
                     lane = self.lane
                     continue
@@ -169,7 +173,8 @@ class LaneTask:
                 if now >= slice_ends:
                     break
             if job is not None:
-                patience = PATIENCE
+                patience = when_idle if idle else PATIENCE
+                backlog.ledger.settle()
             # What waits here, perhaps for long, must not keep the last job alive.
             entry = spec = job = result = error = None  # type: ignore[assignment]
             if patience:
@@ -212,7 +217,6 @@ class LaneTask:
         calls = scheduler.backlog.calls
         if calls.pending:
             scheduler.send_calls()
-        scheduler.backlog.ledger.settle()
         calls.linger()
         try:
             await trio.lowlevel.checkpoint()
