@@ -66,6 +66,8 @@ class Batch:
     """The commit has begun: nothing in it can be taken back."""
     done: trio.Event = attrs.field(factory=trio.Event)
     """Set when it was written, or will never be; or a full disk has not taken it."""
+    changed: int = 0
+    """Changes added to it."""
     heir: "Batch | None" = None
     """The one that what a full disk has not taken will be written with."""
 
@@ -73,6 +75,7 @@ class Batch:
         """Let *change* be written with it."""
         change.batch = self
         self.items.append(change)
+        self.changed += 1
 
     def ends_with(self, change: Change) -> bool:
         """Whether nothing has been gathered after *change*, so that it may still grow."""

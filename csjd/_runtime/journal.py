@@ -51,7 +51,8 @@ FULL_RETRY: Final = 1.0
 HEAD_START: Final = 2
 """
 Times that others run after a commit before we look whether they have submitted more: Trio
-runs tasks in random order, so only after two rounds has everybody had a turn.
+runs tasks in random order, so only after two rounds has everybody had a turn. Less, if as
+many changes have come by then as the commit brought about.
 """
 
 _SUCCEEDED: Final = JobState.SUCCEEDED
@@ -156,8 +157,9 @@ class Journal:
                 self._maintain()
                 sealed = True
                 continue
+            changed = self._next.changed
             await self._write()
-            await self._let_go_on()
+            await self._let_go_on(changed)
             sealed = False
             if self.failure is None and self.store.statistics().maintenance_due:
                 self._maintain()
@@ -171,11 +173,18 @@ class Journal:
             with trio.move_on_after(FULL_RETRY if self._resting else LINGER):
                 await self._hurry.wait()
 
-    async def _let_go_on(self) -> None:
-        """Let those who waited for a commit go on, and only then the lanes it has work for."""
+    async def _let_go_on(self, changed: int) -> None:
+        """
+        Let those who waited for a commit go on, and only then the lanes it has work for.
+
+        Args:
+            changed: How many changes it was waited with for.
+        """
         with trio.CancelScope(shield=True):
             for _ in range(HEAD_START):
                 await trio.lowlevel.checkpoint()
+                if changed and self._next.changed >= changed:
+                    break
         if not (self._hurry.is_set() and self._next.items and self.failure is None):
             self._scheduler.send_calls()  # else the next commit does, when it has begun
 
