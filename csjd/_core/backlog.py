@@ -1,11 +1,11 @@
 """
 All accepted jobs: where each stands, which is next, and what its end sets free.
 
-The backlog owns the structures of this floor and is the only one that moves a job from
-one to another. A READY job is in exactly one ready queue, or set aside because its type
-is paused, or kept back because its session is; a SCHEDULED one is in one of three heaps;
-a WAITING one is linked behind its session's head; a RUNNING one hangs on its lane. The
-head of a session keeps its place at the head until it has ended.
+The backlog owns the structures of this floor; nothing but it, `picking` and `holds` moves
+a job from one to another. A READY job is in exactly one ready queue, or kept back by a
+hold; a SCHEDULED one is in one of three heaps; a WAITING one is linked behind its
+session's head; a RUNNING one hangs on its lane. The head of a session keeps its place at
+the head until it has ended.
 """
 
 from collections import deque
@@ -21,6 +21,7 @@ from csjd._core.holds import Holds
 from csjd._core.lanes import Lane, Worker
 from csjd._core.ledger import Ledger
 from csjd._core.limits import Limits
+from csjd._core.picking import OLDEST_EVERY, SetAside, first_free, pick_from
 from csjd._core.ready import ReadyQueue
 from csjd._core.ring import HashRing
 from csjd._core.sessions import SessionTable
@@ -42,9 +43,6 @@ _FAIL = LIFECYCLE[JobStep.FAIL]
 _CANCEL = LIFECYCLE[JobStep.CANCEL]
 _DETACH = LIFECYCLE[JobStep.DETACH]
 _PARK = LIFECYCLE[JobStep.PARK]
-
-OLDEST_EVERY = 16
-"""One pick in so many takes the oldest job, whatever its priority, so that none starves."""
 
 
 @attrs.define(eq=False)
@@ -87,8 +85,8 @@ class Backlog:
     _picks: int = 0
     _next_worker: int = 0
     holds: Holds = attrs.field(init=False)
-    set_aside: dict[str, dict[Entry, None]] = attrs.field(init=False)
-    """By paused type: ready jobs whose turn had come. The holds' own, a step nearer."""
+    set_aside: SetAside = attrs.field(init=False)
+    """The holds' own, a step nearer."""
     limits: Limits = attrs.field(init=False)
     limited: bool = attrs.field(init=False)
     """Whether there are any limits; as they say, a step nearer."""
@@ -230,15 +228,6 @@ class Backlog:
             if worker.parked and not self.idle:
                 self.calls.call_worker(worker)
 
-    # --- coming out of a store ---------------------------------------------------------
-
-    def make_ready(self, entry: Entry) -> None:
-        """Let a job be run for which there is a handler now."""
-        self.unready.discard(entry)
-        if entry.state is JobState.PARKED:
-            entry.state = _PLACE[entry.state]
-            self._offer(entry)
-
     # --- lining up ---------------------------------------------------------------------
 
     def line_up(self, entry: Entry) -> None:
@@ -274,6 +263,13 @@ class Backlog:
             if worker.parked and not self.idle:
                 self.calls.call_worker(worker)
 
+    def make_ready(self, entry: Entry) -> None:
+        """Let a job be run for which there is a handler now."""
+        self.unready.discard(entry)
+        if entry.state is JobState.PARKED:
+            entry.state = _PLACE[entry.state]
+            self._offer(entry)
+
     # --- being taken -------------------------------------------------------------------
 
     def take(self, lane: Lane, now: float) -> Entry | None:
@@ -290,7 +286,7 @@ class Backlog:
             return None
         pick = self._picks + 1
         if both or self.set_aside:
-            entry = self._choose(worker.ready, shared, oldest=pick % OLDEST_EVERY == 0)
+            entry = pick_from(worker.ready, shared, self.set_aside, oldest=pick % OLDEST_EVERY == 0)
         elif pick % OLDEST_EVERY:  # nearly always: one queue, and its first
             entry = queue.pop()
         else:
@@ -323,27 +319,6 @@ class Backlog:
             return None
         worker = self.calls.first_eager()
         return None if worker is None else self.calls.take_over(worker, lane)
-
-    def _choose(self, own: ReadyQueue, shared: ReadyQueue, *, oldest: bool) -> Entry | None:
-        """Take the first of both queues, or the oldest."""
-        mine = self._first(own, oldest=oldest) if own.size else None
-        theirs = self._first(shared, oldest=oldest) if shared.size else None
-        if mine is None or (theirs is not None and _precedes(theirs, mine, oldest=oldest)):
-            queue, entry = shared, theirs
-        else:
-            queue, entry = own, mine
-        if entry is not None:
-            queue.take(entry)
-        return entry
-
-    def _first(self, queue: ReadyQueue, *, oldest: bool) -> Entry | None:
-        """Return the first, or the oldest, of *queue* whose type is not paused."""
-        while True:
-            entry = queue.oldest() if oldest else queue.first()
-            if entry is None or entry.job.type not in self.set_aside:
-                return entry
-            queue.take(entry)
-            self.set_aside[entry.job.type][entry] = None
 
     # --- ending ------------------------------------------------------------------------
 
@@ -535,7 +510,7 @@ class Backlog:
         if self.idle:
             return False
         return self._backoff_ends(until) or any(
-            self._first(queue, oldest=False) is not None
+            first_free(queue, self.set_aside, oldest=False) is not None
             for queue in (self.shared, *(worker.ready for worker in self.workers.values()))
         )
 
@@ -550,7 +525,7 @@ class Backlog:
             entry.due <= until and not self.holds.holds(entry) for entry in self.backoffs.entries()
         )
 
-    # --- the whole of it --------------------------------------------------------------
+    # --- stopped and paused ------------------------------------------------------------
 
     @property
     def stopped(self) -> bool:
@@ -636,10 +611,3 @@ class Backlog:
         # here already have to be offered anew.
         for entry in worker.ready.drain():
             self._offer(entry)
-
-
-def _precedes(one: Entry, other: Entry, *, oldest: bool) -> bool:
-    """Whether *one* is to be taken before *other*."""
-    if not oldest and one.job.priority != other.job.priority:
-        return one.job.priority > other.job.priority
-    return one.order < other.order

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import attrs
 
 from csjd._core.entry import Entry
+from csjd._core.picking import SetAside
 from csjd._core.ready import ReadyQueue
 from csjd._core.sessions import Session, SessionTable
 from csjd._model.lifecycle import JobState
@@ -23,8 +24,7 @@ class Holds:
     sessions: SessionTable
     offer: Callable[[Entry], None]
     """Lets a READY job be taken."""
-    set_aside: dict[str, dict[Entry, None]] = attrs.field(factory=dict)
-    """By paused type: ready jobs whose turn had come, in that order."""
+    set_aside: SetAside = attrs.field(factory=dict)
     held_sessions: set[Session] = attrs.field(factory=set)
     """Those paused or halted."""
 

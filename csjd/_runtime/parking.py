@@ -6,29 +6,27 @@ and waking are most of what a cache's miss and a batch loader's key cost.
 """
 
 import types
-from collections.abc import AsyncGenerator, Generator
-from typing import Any, TypeAlias
+from collections.abc import Generator
+from typing import TypeAlias
 
-import outcome
 import trio
 
 Sleepers: TypeAlias = dict[trio.lowlevel.Task, None]
 """Tasks in `sleep_among`, the one that has slept longest first."""
 
 
-class _Woken(outcome.Outcome[None]):
-    """What a sleeper is sent. Unlike `outcome.Value` it can be used again, so one will do."""
+class _Woken:
+    """
+    What a sleeper is sent: that nothing keeps it from going on.
+
+    Trio hands it through from `wake_all` to `sleep_among`, or in its place an outcome of
+    its own that raises `trio.Cancelled`. Unlike that it can be used again, so one will do.
+    """
 
     __slots__ = ()
 
     def unwrap(self) -> None:
         return None
-
-    def send(self, gen: Generator[Any, None, object]) -> Any:
-        return gen.send(None)
-
-    async def asend(self, agen: AsyncGenerator[Any, None]) -> Any:
-        return await agen.asend(None)
 
 
 def _wake_on_cancel(_: object) -> trio.lowlevel.Abort:
@@ -63,9 +61,7 @@ def is_cancelled(task: trio.lowlevel.Task) -> bool:
 
 
 @types.coroutine
-def sleep_among(
-    sleepers: Sleepers, task: trio.lowlevel.Task
-) -> Generator[object, outcome.Outcome[None], None]:
+def sleep_among(sleepers: Sleepers, task: trio.lowlevel.Task) -> Generator[object, _Woken, None]:
     """
     Let *task*, the running one, sleep until `wake_all(sleepers)`.
 
@@ -86,5 +82,5 @@ def wake_all(sleepers: Sleepers) -> None:
     reschedule = trio.lowlevel.reschedule
     for task in sleepers:
         if task.custom_sleep_data is sleepers:  # else it is cancelled
-            reschedule(task, _WOKEN)
+            reschedule(task, _WOKEN)  # type: ignore[arg-type]  # only we look at it
     sleepers.clear()

@@ -8,15 +8,21 @@ still but for `pass_time`.
 
 from collections.abc import Awaitable, Callable
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import outcome
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from csjd.testing.threads import virtual_threads
 
 T = TypeVar("T")
+
+
+class _Ending(Protocol):
+    """How a Trio run has ended."""
+
+    def unwrap(self) -> None:
+        """Raise what it raised, if it did."""
 
 
 class TrioGuest:
@@ -29,7 +35,7 @@ class TrioGuest:
 
     def __init__(self) -> None:
         self._host: SimpleQueue[Callable[[], object]] = SimpleQueue()
-        self._ended: outcome.Outcome[None] | None = None
+        self._ended: _Ending | None = None
         self._nursery: trio.Nursery | None = None
         self._threads = virtual_threads()
         self._threads.__enter__()
@@ -51,14 +57,20 @@ class TrioGuest:
         """
         if self._nursery is None or self._ended is not None:
             raise RuntimeError("the Trio run has ended")
-        box: list[outcome.Outcome[T]] = []
+        results: list[T] = []
+        errors: list[Exception] = []
 
         async def task() -> None:
-            box.append(await outcome.acapture(function, *args))
+            try:
+                results.append(await function(*args))
+            except Exception as error:
+                errors.append(error)
 
         self._nursery.start_soon(task)
-        self._pump(lambda: bool(box))
-        return box[0].unwrap()
+        self._pump(lambda: bool(results or errors))
+        if errors:
+            raise errors.pop()
+        return results.pop()
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Start *function* as a task and do not wait for it; what it raises ends the run."""
@@ -90,7 +102,7 @@ class TrioGuest:
             self._nursery = nursery
             await trio.sleep_forever()
 
-    def _done(self, ended: outcome.Outcome[None]) -> None:
+    def _done(self, ended: _Ending) -> None:
         self._ended = ended
 
     def _pump(self, until: Callable[[], bool]) -> None:

@@ -1,26 +1,22 @@
 """T1, T2, T11: real processes on a real disk, killed at random, at each call, and racing."""
 
-import multiprocessing
 import os
 import random
 import shutil
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from csjd._model.errors import JobStoreLockedError
 from csjd._store.file_store import FileJobStore
-from csjd.testing.stores import accepted, summarize
-from tests.store import child
 from tests.store.conftest import FULL, Report
+from tests.store.killing import BATCHES, check_what_is_left, kill_at_random
 
 ROOT = Path(__file__).parents[2]
 KILLS = 1000 if FULL else 100
-BATCHES = 2000
 
 
 def start_child(path: Path, seed: int, batches: int, *before: str) -> "subprocess.Popen[bytes]":
@@ -37,45 +33,14 @@ def promised(lines: list[bytes]) -> int:
 
 def check(path: Path, seed: int, acknowledged: int) -> None:
     """What is there is the history up to what was acknowledged, or one batch more."""
-    store = FileJobStore(path)
-    began = time.perf_counter()
-    recovery = store.recover()
-    assert time.perf_counter() - began < 5, "the lock was not free at once"
-    summary = summarize(recovery)
-    allowed = []
-    for model in child.history(seed, acknowledged + 1)[acknowledged:]:
-        for clean in (False, True):
-            reopened = model.copy()
-            reopened.opened(clean=clean)
-            allowed.append(summarize(reopened.recovery()))
-    assert summary in allowed, f"seed {seed}: {acknowledged} acknowledged"
-    store.commit([accepted(recovery.next_order, id="probe")])
-    store.close()
+    check_what_is_left(path, seed, acknowledged, acknowledged + 1)
 
 
 def test_killed_at_a_random_moment(tmp_path: Path, report: Report) -> None:
-    # Its children are forked from a process that has imported everything: 5 ms, not 150.
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["tests.store.child"])
     rng = random.Random(1)
     for seed in range(KILLS):
         path = tmp_path / str(seed)
-        here, there = server.Pipe(duplex=False)
-        process = server.Process(target=child.serve, args=(path, seed, BATCHES, there))
-        process.start()
-        there.close()
-        acknowledged = [int(here.recv_bytes()) for _ in range(rng.randrange(1, 60))]
-        # Not at once: the moment after an acknowledgement would always be the same one.
-        spin_until = time.perf_counter() + rng.random() * 0.003
-        while time.perf_counter() < spin_until:
-            pass
-        process.kill()
-        with suppress(EOFError):
-            while True:
-                acknowledged.append(int(here.recv_bytes()))
-        process.join()
-        here.close()
-        check(path, seed, acknowledged[-1])
+        check(path, seed, kill_at_random(path, seed, rng).in_all)
         shutil.rmtree(path)
     report("T1 killed at random", KILLS, seed=f"0 to {KILLS - 1}")
 

@@ -1,10 +1,7 @@
 """T7, T10, T11 on file systems of our own: cut off from power, full, and reached by an alias."""
 
-import multiprocessing
 import random
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +11,12 @@ from csjd._model.errors import JobStoreFullError, JobStoreLockedError
 from csjd._model.storing import Ended
 from csjd._store.file_store import FileJobStore
 from csjd._store.files import OsFiles
-from csjd.testing.stores import accepted, summarize
-from tests.store import child
+from csjd.testing.stores import accepted
 from tests.store.conftest import FULL, Report
+from tests.store.killing import check_what_is_left, kill_at_random
 from tests.store.mounts import MountRefusedError, cut_power, make_image, mounted
 
 CUTS = 1_000 if FULL else 40
-BATCHES = 2_000
 
 
 def or_skip(function: Callable[..., Any], *args: Any) -> Any:
@@ -29,53 +25,6 @@ def or_skip(function: Callable[..., Any], *args: Any) -> Any:
         return function(*args)
     except MountRefusedError as refused:
         pytest.skip(str(refused))
-
-
-def cut_a_child_off(mount: Path, path: Path, seed: int, rng: random.Random) -> tuple[int, int]:
-    """
-    Let a child use a store until the power fails.
-
-    Returns:
-        What was acknowledged before that, and the most that may have been written: a
-        word that came later may be of something that was never on the disk.
-    """
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["tests.store.child"])
-    here, there = server.Pipe(duplex=False)
-    process = server.Process(target=child.serve, args=(path, seed, BATCHES, there))
-    process.start()
-    there.close()
-    acknowledged = [int(here.recv_bytes()) for _ in range(rng.randrange(1, 60))]
-    spin_until = time.perf_counter() + rng.random() * 0.003
-    while time.perf_counter() < spin_until:
-        pass
-    while here.poll():
-        acknowledged.append(int(here.recv_bytes()))
-    promised = acknowledged[-1]
-    cut_power(mount)
-    process.kill()
-    with suppress(EOFError):
-        while True:
-            acknowledged.append(int(here.recv_bytes()))
-    process.join()
-    here.close()
-    return promised, acknowledged[-1] + 1
-
-
-def check_what_is_left(path: Path, seed: int, promised: int, most: int) -> None:
-    """What is there is a history up to what was promised, or somewhat further."""
-    store = FileJobStore(path)
-    recovery = store.recover()
-    summary = summarize(recovery)
-    allowed = []
-    for model in child.history(seed, most)[promised:]:
-        for clean in (False, True):
-            reopened = model.copy()
-            reopened.opened(clean=clean)
-            allowed.append(summarize(reopened.recovery()))
-    assert summary in allowed, f"seed {seed}: {promised} to {most} batches were promised"
-    store.commit([accepted(recovery.next_order, id="probe")])
-    store.close()
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
@@ -87,13 +36,14 @@ def test_power_fails_under_a_real_file_system(tmp_path: Path, report: Report, ki
         path = mount / str(seed)
         try:
             with mounted(mount, "-o", "loop", str(image)):
-                promised, most = cut_a_child_off(mount, path, seed, rng)
+                # A word that came later may be of something that was never on the disk.
+                promised = kill_at_random(path, seed, rng, lambda: cut_power(mount))
         except MountRefusedError as refused:
             if seed:
                 raise
             pytest.skip(str(refused))
         with mounted(mount, "-o", "loop", str(image)):
-            check_what_is_left(path, seed, promised, most)
+            check_what_is_left(path, seed, promised.before, promised.in_all + 1)
             for file in path.iterdir():
                 file.unlink()
             path.rmdir()
