@@ -7,13 +7,14 @@ written at once when somebody waits for it. Nobody waits for the end of an attem
 rides along with the next batch, and has one of its own only if none comes for a moment.
 
 The store's methods run in threads, at most two at a time, which no limiter holds up: 40
-stuck handlers must not keep us from the disk. A failed write is final. Nothing is
-acknowledged any more and nothing begins; what runs, ends.
+stuck handlers must not keep us from the disk. Nor does a cancellation: a batch that was
+taken is written. A failed write is final. Nothing is acknowledged any more and nothing
+begins; what runs, ends.
 """
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from trio.lowlevel import enable_ki_protection
@@ -36,6 +37,7 @@ from csjd._model.storing import (
     Started,
     StoreStatistics,
 )
+from csjd._runtime import threads
 from csjd._runtime.commits import Batch, Change, Placing
 from csjd._runtime.notes import Notes, wall_time
 
@@ -58,19 +60,6 @@ many changes have come by then as the commit brought about.
 _SUCCEEDED: Final = JobState.SUCCEEDED
 
 logger = logging.getLogger("csjd")
-
-
-class _NoLimit:
-    """What `trio.to_thread.run_sync` takes for a limiter, without the turn of the loop it costs."""
-
-    async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Let it begin."""
-
-    def release_on_behalf_of(self, borrower: object) -> None:
-        """Let it end."""
-
-
-_NO_LIMIT: Final = cast("trio.CapacityLimiter", _NoLimit())
 
 
 class Journal:
@@ -108,7 +97,7 @@ class Journal:
         Raises:
             JobStoreError: It cannot be opened.
         """
-        recovery: Recovery = await self._call(self.store.recover)
+        recovery = await threads.run_in_thread(self.store.recover)
         self._open = True
         return recovery
 
@@ -129,15 +118,10 @@ class Journal:
 
     async def _close_store(self) -> None:
         try:
-            await self._call(self.store.close)
+            await threads.run_in_thread(self.store.close)
         except JobStoreError as error:
             if self.failure is None:
                 self._note_failure(error)
-
-    async def _call(self, method: Callable[..., Any], *args: Any) -> Any:
-        # Shielded from the start: a batch that was taken must be written.
-        with trio.CancelScope(shield=True):
-            return await trio.to_thread.run_sync(method, *args, limiter=_NO_LIMIT)
 
     def statistics(self) -> StoreStatistics:
         """Return the store's numbers."""
@@ -233,7 +217,7 @@ class Journal:
 
     async def _tell(self, operations: list[Operation], sync: bool) -> None:
         if operations:
-            await self._call(_commit, self.store, operations, sync, self._began)
+            await threads.run_in_thread(_commit, self.store, operations, sync, self._began)
         else:
             self._scheduler.send_calls()
 
@@ -322,7 +306,7 @@ class Journal:
 
     async def _maintain_once(self) -> None:
         try:
-            await self._call(self.store.maintain)
+            await threads.run_in_thread(self.store.maintain)
         except JobStoreError as error:
             # The jobs are as safe as before; if the store is not, the next commit says so.
             logger.warning("looking after the job store failed: %s", error)

@@ -17,6 +17,8 @@ from unittest.mock import patch
 import attrs
 import trio
 
+from csjd._runtime import threads
+
 
 @attrs.frozen
 class Blocking:
@@ -41,8 +43,11 @@ def blocking(seconds: float, then: Callable[[bool], Any] = lambda cancelled: Non
 
 @contextmanager
 def virtual_threads() -> Iterator[None]:
-    """While entered, `trio.to_thread.run_sync` runs functions in virtual threads."""
-    with patch.object(trio.to_thread, "run_sync", _run_sync):
+    """While entered, `trio.to_thread.run_sync` and stores run functions in virtual threads."""
+    with (
+        patch.object(trio.to_thread, "run_sync", _run_sync),
+        patch.object(threads, "run_in_thread", _run_in_thread),
+    ):
         yield
 
 
@@ -58,14 +63,23 @@ async def _run_sync(
     limiter = limiter or trio.to_thread.current_default_thread_limiter()
     await limiter.acquire_on_behalf_of(thread)
     try:
-        result = copy_context().run(function, *args)
-        while isinstance(result, Blocking):
-            with trio.CancelScope(shield=not abandon_on_cancel):
-                await trio.sleep(result.seconds)
-            result = copy_context().run(result.then, _is_cancelled())
-        return result
+        return await _run(function, *args, abandon_on_cancel=abandon_on_cancel)
     finally:
         limiter.release_on_behalf_of(thread)
+
+
+async def _run_in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    await trio.lowlevel.cancel_shielded_checkpoint()  # a thread does not begin at once
+    return await _run(function, *args, abandon_on_cancel=False)
+
+
+async def _run(function: Callable[..., Any], *args: Any, abandon_on_cancel: bool) -> Any:
+    result = copy_context().run(function, *args)
+    while isinstance(result, Blocking):
+        with trio.CancelScope(shield=not abandon_on_cancel):
+            await trio.sleep(result.seconds)
+        result = copy_context().run(result.then, _is_cancelled())
+    return result
 
 
 def _is_cancelled() -> bool:
