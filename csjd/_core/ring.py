@@ -2,7 +2,7 @@
 
 import bisect
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import attrs
 
@@ -20,14 +20,14 @@ class HashRing:
     """
 
     virtual_nodes: int
+    owners: list[int] = attrs.field(factory=list)
+    """Whose the points are, by place; the first one's again at the end, where the ring closes."""
     _hashes: list[int] = attrs.field(factory=list)
     """Where the points are, ascending."""
-    _owners: list[int] = attrs.field(factory=list)
-    """Whose they are, by position; the first one's again at the end, where the ring closes."""
 
     def add(self, worker: int) -> None:
         """Put *worker* on the ring."""
-        points = [*zip(self._hashes, self._owners, strict=False)]
+        points = [*zip(self._hashes, self.owners, strict=False)]
         points += (
             (zlib.crc32(f"{worker}#{node}".encode()), worker) for node in range(self.virtual_nodes)
         )
@@ -35,28 +35,24 @@ class HashRing:
 
     def remove(self, worker: int) -> None:
         """Take *worker* off the ring."""
-        points = zip(self._hashes, self._owners, strict=False)
+        points = zip(self._hashes, self.owners, strict=False)
         self._set([point for point in points if point[1] != worker])
 
-    def home(self, key: str) -> int:
-        """Return the first worker clockwise from *key*; there must be one."""
-        return self._owners[bisect.bisect_left(self._hashes, zlib.crc32(key.encode()))]
+    def place(self, key: str) -> int:
+        """Return where in `owners` that of *key* is: of the first point clockwise from it."""
+        return bisect.bisect_left(self._hashes, zlib.crc32(key.encode()))
 
-    def find(self, key: str, fits: Callable[[int], bool]) -> int | None:
-        """Return the first worker clockwise from *key* that *fits*, None if none does."""
-        owners = self._owners[:-1]
-        start = bisect.bisect_left(self._hashes, zlib.crc32(key.encode()))
-        tried: set[int] = set()
-        for worker in (*owners[start:], *owners[:start]):
-            if worker not in tried:
-                if fits(worker):
-                    return worker
-                tried.add(worker)
-        return None
+    def clockwise(self, place: int) -> Iterator[int]:
+        """Yield the owners from *place* on, all the way round; each as often as it has points."""
+        owners = self.owners
+        for position in range(place, len(self._hashes)):
+            yield owners[position]
+        for position in range(place):
+            yield owners[position]
 
     def _set(self, points: list[tuple[int, int]]) -> None:
         self._hashes = [place for place, _ in points]
-        self._owners = [worker for _, worker in (*points, *points[:1])]
+        self.owners = [worker for _, worker in (*points, *points[:1])]
 
 
 def load_limit(load_factor: float, active: int, workers: int) -> float:

@@ -25,6 +25,8 @@ class Session(msgspec.Struct, eq=False, gc=False):
 
     name: str
     worker: Worker
+    idle_since: float
+    """When its last job ended; true only while nothing is pending."""
     head: Entry | None = None
     """The job whose turn it is: ready, running, or due later; the rest is waiting."""
     tail: Entry | None = None
@@ -34,8 +36,6 @@ class Session(msgspec.Struct, eq=False, gc=False):
     """Its head failed for good and its type halts the session on that."""
     held: bool = False
     """Its head must not start: the session is paused or halted, or both."""
-    idle_since: float = 0.0
-    """When its last job ended; true only while nothing is pending."""
     queued_at: float | None = None
     """When it joined the table's queue of sessions that may be forgotten, if it stands there."""
     succeeded: int = 0
@@ -134,7 +134,7 @@ class SessionTable:
             self._forget_idle(now)
         worker = self._choose(name)
         worker.sessions += 1
-        session = self._sessions[name] = Session(name, worker, idle_since=now)
+        session = self._sessions[name] = Session(name, worker, now)
         return session
 
     def enter(self, name: str, now: float) -> Session:
@@ -212,15 +212,18 @@ class SessionTable:
     def _choose(self, name: str) -> Worker:
         workers = self.workers
         limit = load_limit(self.load_factor, len(self._sessions), len(workers))
-        home = workers[self.ring.home(name)]
-        if home.sessions < limit and not home.blocked:  # nearly always
+        place = self.ring.place(name)
+        home = workers[self.ring.owners[place]]
+        if home.sessions < limit and not home.blocked:  # mostly
             return home
-        chosen = self.ring.find(
-            name, lambda each: workers[each].sessions < limit and not workers[each].blocked
-        )
-        if chosen is None:
-            chosen = self.ring.find(name, lambda each: not workers[each].blocked)
-        return home if chosen is None else workers[chosen]  # all blocked: bound anew later
+        for owner in self.ring.clockwise(place):
+            worker = workers[owner]
+            if worker.sessions < limit and not worker.blocked:
+                return worker
+        for owner in self.ring.clockwise(place):
+            if not workers[owner].blocked:
+                return workers[owner]
+        return home  # all are blocked: bound anew later
 
     def _wait_idle(self, session: Session, now: float) -> None:
         session.queued_at = now

@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from collections.abc import Container
 
 import pytest
 from hypothesis import given, strategies as st
@@ -14,8 +15,12 @@ def _ring(workers: int, virtual_nodes: int = 150) -> HashRing:
     return ring
 
 
-def _anyone(worker: int) -> bool:
-    return True
+def _home(ring: HashRing, key: str) -> int:
+    return ring.owners[ring.place(key)]
+
+
+def _first(ring: HashRing, key: str, fitting: Container[int]) -> int | None:
+    return next((each for each in ring.clockwise(ring.place(key)) if each in fitting), None)
 
 
 KEYS = [f"session-{number}" for number in range(10_000)]
@@ -23,12 +28,12 @@ KEYS = [f"session-{number}" for number in range(10_000)]
 
 def test_key_always_falls_to_the_same_worker() -> None:
     first, second = _ring(8), _ring(8)
-    assert [first.find(key, _anyone) for key in KEYS] == [second.find(key, _anyone) for key in KEYS]
+    assert [_home(first, key) for key in KEYS] == [_home(second, key) for key in KEYS]
 
 
 def test_keys_are_spread() -> None:
     ring = _ring(10)
-    counts = Counter(ring.find(key, _anyone) for key in KEYS)
+    counts = Counter(_home(ring, key) for key in KEYS)
     assert set(counts) == set(range(10))
     assert max(counts.values()) < 1.5 * len(KEYS) / 10
     assert min(counts.values()) > 0.5 * len(KEYS) / 10
@@ -36,32 +41,32 @@ def test_keys_are_spread() -> None:
 
 def test_new_worker_takes_its_share_and_moves_nothing_else() -> None:
     ring = _ring(9)
-    before = {key: ring.find(key, _anyone) for key in KEYS}
+    before = {key: _home(ring, key) for key in KEYS}
     ring.add(9)
-    moved = [key for key in KEYS if ring.find(key, _anyone) != before[key]]
-    assert {ring.find(key, _anyone) for key in moved} == {9}
+    moved = [key for key in KEYS if _home(ring, key) != before[key]]
+    assert {_home(ring, key) for key in moved} == {9}
     assert 0.05 * len(KEYS) < len(moved) < 0.2 * len(KEYS)
 
 
 def test_removed_worker_gives_up_its_own_and_nothing_else() -> None:
     ring = _ring(10)
-    before = {key: ring.find(key, _anyone) for key in KEYS}
+    before = {key: _home(ring, key) for key in KEYS}
     ring.remove(4)
     for key in KEYS:
-        now = ring.find(key, _anyone)
+        now = _home(ring, key)
         assert now == before[key] if before[key] != 4 else now != 4
 
 
-def test_ring_without_a_fitting_worker_finds_none() -> None:
-    assert _ring(3).find("key", lambda worker: False) is None
-    assert HashRing(10).find("key", _anyone) is None
-
-
 @given(st.text(min_size=1), st.integers(1, 12), st.sets(st.integers(0, 11)))
-def test_every_fitting_worker_can_be_found(key: str, workers: int, full: set[int]) -> None:
+def test_every_worker_is_found_clockwise_from_the_home(
+    key: str, workers: int, full: set[int]
+) -> None:
     ring = _ring(workers, virtual_nodes=5)
-    found = ring.find(key, lambda worker: worker not in full)
+    round_once = [*ring.clockwise(ring.place(key))]
+    assert round_once[0] == _home(ring, key)
+    assert Counter(round_once) == dict.fromkeys(range(workers), 5)
     free = set(range(workers)) - full
+    found = _first(ring, key, free)
     assert found in free if free else found is None
 
 
@@ -77,7 +82,7 @@ def test_bounded_load_always_leaves_a_place(workers: int) -> None:
     for number in range(300):
         limit = load_limit(1.25, number, workers)
         roomy = {worker for worker in range(workers) if held[worker] < limit}
-        found = ring.find(f"s{number}", roomy.__contains__)
+        found = _first(ring, f"s{number}", roomy)
         assert found is not None
         held[found] += 1
         assert held[found] <= math.ceil(1.25 * (number + 1) / workers)
