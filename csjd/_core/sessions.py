@@ -157,9 +157,10 @@ class SessionTable:
             Those that are heads now and may start, by the worker of their session; and
             those that have to wait behind others.
         """
-        sessions = self._sessions
+        sessions, idle_seconds = self._sessions, self.idle_seconds
         heads: dict[Worker, list[Entry]] = {}
         waiting: list[Entry] = []
+        woken = 0
         for entry in entries:
             name = entry.job.session
             assert name is not None, "it is of a session"
@@ -168,9 +169,9 @@ class SessionTable:
                 session = self._bind(name, now)
             pending = session.pending
             if not pending:
-                if session.idle_since + self.idle_seconds <= now:
+                if session.idle_since + idle_seconds <= now:
                     session = self.find(name, now) or self._bind(name, now)
-                self.active += 1
+                woken += 1
             session.pending = pending + 1
             entry.session = session
             tail = session.tail
@@ -187,6 +188,7 @@ class SessionTable:
                     heads[worker].append(entry)
                 else:
                     heads[worker] = [entry]
+        self.active += woken
         return heads, waiting
 
     def leave(self, session: Session, entry: Entry, now: float) -> Entry | None:
