@@ -35,7 +35,6 @@ from csjd._store.files import (
     File as File,
     FileLayer as FileLayer,
     Lock as Lock,
-    LockHeldError as LockHeldError,
     OsFiles as OsFiles,
 )
 from csjd._store.inspection import (
@@ -48,6 +47,7 @@ from csjd._store.inspection import (
     verify as verify,
 )
 from csjd._store.jobs import to_job as to_job
+from csjd._store.lock import LockHeldError as LockHeldError
 from csjd._store.payloads import decode_payload as decode_payload, encode_payload as encode_payload
 from csjd._store.salvage import Salvage as Salvage, salvage as salvage
 from csjd._store.transfer import export_lines as export_lines, import_lines as import_lines

@@ -45,9 +45,10 @@ from csjd._model.storing import (
 )
 from csjd._store.batches import encode_batch
 from csjd._store.compaction import compact
-from csjd._store.files import Directory, FileLayer, Lock, LockHeldError, OsFiles
+from csjd._store.files import Directory, FileLayer, Lock, OsFiles
 from csjd._store.framing import STORE_ID_BYTES, NewerFormatError, RecordKind
 from csjd._store.layout import LOCK_NAME
+from csjd._store.lock import LockHeldError
 from csjd._store.recovery import corrupt_error, load, to_recovery
 from csjd._store.replay import BadFileError, Replayed
 from csjd._store.segment import (

@@ -13,6 +13,8 @@ from typing import Final, Protocol
 
 import attrs
 
+from csjd._store.lock import take_lock
+
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Error numbers that mean: the same call can succeed once there is room."""
 
@@ -147,14 +149,6 @@ class FileLayer(Protocol):
         ...
 
 
-@attrs.define(eq=False, slots=False)
-class LockHeldError(Exception):
-    """The directory's lock is held."""
-
-    note: str
-    """What its holder wrote into it."""
-
-
 def write_all(
     write: Callable[[bytes | memoryview, int], int], data: bytes | memoryview, offset: int
 ) -> None:
@@ -265,8 +259,6 @@ class OsDirectory:
 
     def lock(self, name: str, note: str) -> Lock:
         """Lock the directory for this process, and write *note* into its file *name*."""
-        from csjd._store.lock import take_lock
-
         return take_lock(self._fd, name, note)
 
     def close(self) -> None:

@@ -18,9 +18,15 @@ from typing import Final
 
 import attrs
 
-from csjd._store.files import LockHeldError
-
 _NOTE_BYTES: Final = 512
+
+
+@attrs.define(eq=False, slots=False)
+class LockHeldError(Exception):
+    """The directory's lock is held."""
+
+    note: str
+    """What its holder wrote into it."""
 
 
 @attrs.define(eq=False)

@@ -22,7 +22,8 @@ from typing import Final
 
 import attrs
 
-from csjd._store.files import Directory, File, Lock, LockHeldError
+from csjd._store.files import Directory, File, Lock
+from csjd._store.lock import LockHeldError
 
 _SECTOR: Final = 512
 _MOST_CHANGES: Final = 6
