@@ -19,7 +19,7 @@ from csjd._core.duplicates import KnownIds
 from csjd._core.entry import Entry
 from csjd._core.holds import Holds
 from csjd._core.lanes import Lane, Worker
-from csjd._core.ledger import Ledger
+from csjd._core.ledger import EndedTuple, Ledger
 from csjd._core.limits import Limits
 from csjd._core.picking import OLDEST_EVERY, SetAside, first_free, pick_from
 from csjd._core.ready import ReadyQueue
@@ -91,8 +91,9 @@ class Backlog:
     limited: bool = attrs.field(init=False)
     """Whether there are any limits; as they say, a step nearer."""
     note_wait: Callable[[float], None] = attrs.field(init=False)
-    """Records how long a job has waited; likewise `note_run`. The ledger, a step nearer."""
-    note_run: Callable[[float], None] = attrs.field(init=False)
+    """Notes how long a job has waited. The ledger's, a step nearer; likewise the others."""
+    note_history: Callable[[EndedTuple], None] = attrs.field(init=False)
+    note_id: Callable[[str], None] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.holds = Holds(self.sessions, self._offer)
@@ -100,7 +101,8 @@ class Backlog:
         self.limits = Limits(self.config, self.ledger, self.sessions)
         self.limited = self.limits.are_set
         self.note_wait = self.ledger.waits.fresh.append
-        self.note_run = self.ledger.runs.fresh.append
+        self.note_history = self.ledger.history.append
+        self.note_id = self.ids.ended.append
 
     @classmethod
     def empty(cls, config: Config) -> "Backlog":
@@ -287,10 +289,16 @@ class Backlog:
         pick = self._picks + 1
         if both or self.set_aside:
             entry = pick_from(worker.ready, shared, self.set_aside, oldest=pick % OLDEST_EVERY == 0)
-        elif pick % OLDEST_EVERY:  # nearly always: one queue, and its first
-            entry = queue.pop()
-        else:
+        elif pick % OLDEST_EVERY == 0:
             entry = queue.pop_oldest()
+        elif run := queue.run:  # nearly always; as `pop`, which there is no time to call
+            entry = run.popleft()
+            if entry.holder is queue:
+                queue.size -= 1
+            else:
+                entry = queue.pop_past_dead()
+        else:
+            entry = queue.pop()
         if entry is None:
             return None
         self._picks = pick
@@ -299,7 +307,6 @@ class Backlog:
         entry.holder = lane
         lane.entry = entry
         lane.started = now
-        worker.attempts += 1
         self.note_wait(now - entry.since)
         calls = self.calls
         if not calls.coming and calls.parked:
@@ -331,35 +338,43 @@ class Backlog:
             self.ledger.late += 1
         # From here on as in `release` and `_end`, which the fast path has no time to call.
         entry.duration = duration = now - lane.started
-        lane.worker.busy_seconds += duration
-        self.note_run(duration)
+        lane.note_run(duration)
         lane.entry = entry.holder = None
         if lane.reason is not None:
             self._calm(lane)
         job = entry.job
         job_id = job.id
-        ids, ledger, session = self.ids, self.ledger, entry.session
-        ledger.succeeded += 1
+        ids, session = self.ids, entry.session
+        self.ledger.succeeded += 1
         if ids.window:
             ids.known[job_id] = now
-            ids.ended.append(job_id)
+            self.note_id(job_id)
         else:
             del ids.known[job_id]
-        ledger.history.append(
+        self.note_history(
             (job_id, job.type, job.session, entry.state, entry.attempts, duration, now)
         )
         if session is not None:
             session.succeeded += 1
-            head = self.sessions.leave(session, entry, now)
-            if head is not None:
-                self._promote(head)
+            # As in `SessionTable.leave`, likewise.
+            entry.session = None
+            session.pending = pending = session.pending - 1
+            if pending:
+                head = session.remove(entry)
+                if head is not None:
+                    self._promote(head)
+                return
+            session.head = session.tail = None
+            session.idle_since = now
+            self.sessions.active -= 1
+            if session.queued_at is None:
+                self.sessions.wait_idle(session, now)
 
     def release(self, lane: Lane, entry: Entry, now: float) -> None:
         """Note that the attempt at *entry* has ended, and not in success; its fate comes next."""
         lane.worker.unsuccessful += 1
         entry.duration = duration = now - lane.started
-        lane.worker.busy_seconds += duration
-        self.note_run(duration)
+        lane.note_run(duration)
         lane.entry = entry.holder = None
         if lane.reason is not None:
             self._calm(lane)
@@ -599,6 +614,7 @@ class Backlog:
 
     def retire(self, worker: Worker) -> None:
         """Forget a removed worker of which nothing runs any more; keep its numbers."""
+        worker.settle(self.ledger.runs)
         del self.leaving[worker.id]
 
     def block(self, worker: Worker) -> None:

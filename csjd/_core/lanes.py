@@ -2,12 +2,13 @@
 
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
 
 from csjd._core.entry import Entry
+from csjd._core.histogram import Recorder
 from csjd._core.ready import ReadyQueue
 
 
@@ -39,20 +40,42 @@ class Worker:
     """It is leaving, has no lanes, or all are stuck: its sessions go elsewhere."""
     detached: int = 0
     """Detached handlers of its that still run."""
-    attempts: int = 0
-    """Attempts begun here."""
-    busy_seconds: float = 0.0
-    """How long attempts ran here in all, those that have ended."""
+    runs: list[float] = attrs.field(factory=list)
+    """How long attempts ran that ended here since `settle`; always the same list."""
     unsuccessful: int = 0
     """Attempts that ended here in anything but success."""
     failed: int = 0
     """Jobs that failed for good here."""
+    _settled: int = 0
+    """Attempts that ended here before `settle`."""
+    _settled_seconds: float = 0.0
+
+    def settle(self, recorder: Recorder) -> None:
+        """Sum up the runs, and hand them to *recorder*."""
+        self._settled += len(self.runs)
+        self._settled_seconds += sum(self.runs)
+        recorder.fresh += self.runs
+        self.runs.clear()
+
+    @property
+    def attempts(self) -> int:
+        """Attempts begun here."""
+        running = sum(lane.entry is not None for lane in self.lanes) + self.detached
+        return self._ended + running
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long attempts ran here in all, those that have ended."""
+        return self._settled_seconds + sum(self.runs)
 
     @property
     def succeeded(self) -> int:
         """Jobs that succeeded here; counted by exception, success being the rule."""
-        running = sum(lane.entry is not None for lane in self.lanes) + self.detached
-        return self.attempts - running - self.unsuccessful
+        return self._ended - self.unsuccessful
+
+    @property
+    def _ended(self) -> int:
+        return self._settled + len(self.runs)
 
     @property
     def gone(self) -> bool:
@@ -84,6 +107,11 @@ class Lane:
     """Detached because it outlived a stop."""
     waits: "list[Any]" = attrs.field(factory=list)
     """What the attempt's tasks wait for that other jobs must bring about; see `deadlock`."""
+    note_run: Callable[[float], None] = attrs.field(init=False)
+    """Notes how long an attempt ran. The worker's `runs`, a step nearer."""
+
+    def __attrs_post_init__(self) -> None:
+        self.note_run = self.worker.runs.append
 
     def next_check(self, detach_grace: float) -> float:
         """Return when something has to be done about the attempt; `math.inf` for never."""

@@ -1,19 +1,24 @@
 """The books: what was counted since the dispatcher was opened."""
 
 from collections import deque
+from typing import TypeAlias
 
 import attrs
 
 from csjd._core.histogram import MANY, Recorder
+from csjd._core.lanes import Worker
 from csjd._model.lifecycle import JobState
+
+EndedTuple: TypeAlias = tuple[str, str, str | None, JobState, int, float, float]
+"""A job in the history: (id, type, session, state, attempts, duration, ended)."""
 
 
 @attrs.define(eq=False)
 class Ledger:
     """Counters, histograms and the history of ended jobs; see `MetricsSnapshot` for each."""
 
-    history: "deque[tuple[str, str, str | None, JobState, int, float, float]]"
-    """(id, type, session, state, attempts, duration, ended), oldest first."""
+    history: deque[EndedTuple]
+    """Oldest first."""
     accepted: int = 0
     recovered: int = 0
     succeeded: int = 0
@@ -32,12 +37,14 @@ class Ledger:
     waits: Recorder = attrs.field(factory=Recorder)
     """How long jobs waited until an attempt of them began: one for each begun."""
     runs: Recorder = attrs.field(factory=Recorder)
-    """How long attempts ran: one for each that has ended."""
+    """How long attempts ran: one for each that has ended, once its worker's are settled."""
 
-    def settle(self) -> None:
-        """Sort what was recorded, if it is much; to be called now and then."""
-        if len(self.runs.fresh) >= MANY or len(self.waits.fresh) >= MANY:
+    def settle(self, worker: Worker) -> None:
+        """Sort what was recorded of *worker*, if it is much; to be called now and then."""
+        if len(self.waits.fresh) >= MANY:
             self.waits.settle()
+        if len(worker.runs) >= MANY:
+            worker.settle(self.runs)
             self.runs.settle()
 
     @property

@@ -63,6 +63,12 @@ class ReadyQueue:
 
     size: int = 0
     """Jobs in it that can be taken; discarded ones are not counted."""
+    run: deque[Entry] | None = None
+    """
+    Where the next one is the first; None while it may be elsewhere.
+
+    Who takes it from there by himself, as `pop` does, has to see whether it lives.
+    """
     _dead: int = 0
     """Discarded entries still in a level. An entry lives while its `holder` is this queue."""
     _levels: dict[int, _Level] = attrs.field(factory=dict)
@@ -85,6 +91,7 @@ class ReadyQueue:
             run.append(entry)
         else:
             heapq.heappush(level.strays, (order, entry))
+            self._see_run()
         if order < level.bound:
             level.bound = order
             heapq.heappush(self._ages, (order, priority))
@@ -109,17 +116,18 @@ class ReadyQueue:
 
         Its `holder` is the caller's to change.
         """
-        level = self._top
-        if level is not None and level.run and not level.strays:  # nearly always
-            entry = level.run.popleft()
+        if self.run:  # nearly always
+            entry = self.run.popleft()
             if entry.holder is self:
                 self.size -= 1
                 return entry
-            self._dead -= 1
-        first = self.first()
-        if first is not None:
-            self.take(first)
-        return first
+            return self.pop_past_dead()
+        return self._take_first()
+
+    def pop_past_dead(self) -> Entry | None:
+        """As `pop`, after a dead entry has been taken from `run`."""
+        self._dead -= 1
+        return self._take_first()
 
     def pop_oldest(self) -> Entry | None:
         """Take the job accepted first, whatever its priority; otherwise as `pop`."""
@@ -168,6 +176,7 @@ class ReadyQueue:
     def take(self, entry: Entry) -> None:
         """Remove *entry*, which `first()` or `oldest()` has just returned."""
         self._levels[entry.job.priority].drop_head()
+        self._see_run()
         entry.holder = None
         self.size -= 1
 
@@ -193,13 +202,25 @@ class ReadyQueue:
         self.size = self._dead = 0
         self._levels.clear()
         self._tops.clear()
-        self._top = None
+        self._top = self.run = None
         self._ages.clear()
         return entries
 
+    def _take_first(self) -> Entry | None:
+        first = self.first()
+        if first is not None:
+            self.take(first)
+        return first
+
     def _drop_dead(self, level: _Level) -> None:
         level.drop_head()
+        self._see_run()
         self._dead -= 1
+
+    def _see_run(self) -> None:
+        """Set `run`, after the top level or its strays may have changed."""
+        top = self._top
+        self.run = None if top is None or top.strays else top.run
 
     def _list(self, priority: int) -> _Level:
         """Return the level of *priority*, listed, because it is about to get a job."""
@@ -211,11 +232,13 @@ class ReadyQueue:
         level.listed = True
         heapq.heappush(self._tops, -priority)
         self._top = self._levels[-self._tops[0]]
+        self._see_run()
         return level
 
     def _unlist_top(self) -> None:
         self._levels[-heapq.heappop(self._tops)].listed = False
         self._top = self._levels[-self._tops[0]] if self._tops else None
+        self._see_run()
 
     def _forget_empty_levels(self) -> None:
         kept = {p: level for p, level in self._levels.items() if level.head() is not None}
@@ -225,3 +248,4 @@ class ReadyQueue:
         heapq.heapify(self._tops)
         heapq.heapify(self._ages)
         self._top = kept[-self._tops[0]] if self._tops else None
+        self._see_run()

@@ -126,7 +126,7 @@ class SessionTable:
         session = self.find(name, now)
         if session is None:
             session = self._bind(name, now)
-            self._wait_idle(session, now)
+            self.wait_idle(session, now)
         return session
 
     def _bind(self, name: str, now: float) -> Session:
@@ -201,7 +201,7 @@ class SessionTable:
         session.idle_since = now
         self.active -= 1
         if session.queued_at is None:
-            self._wait_idle(session, now)
+            self.wait_idle(session, now)
         return None
 
     def move(self, session: Session) -> Worker:
@@ -227,7 +227,8 @@ class SessionTable:
                 return workers[owner]
         return home  # all are blocked: bound anew later
 
-    def _wait_idle(self, session: Session, now: float) -> None:
+    def wait_idle(self, session: Session, now: float) -> None:
+        """Let *session* join the queue of those that may be forgotten."""
         session.queued_at = now
         self._idle.append(session)
 
@@ -252,7 +253,7 @@ class SessionTable:
             if session.pending:
                 session.queued_at = None
             elif not self._is_over(session, now):
-                self._wait_idle(session, now)
+                self.wait_idle(session, now)
             elif self._sessions.get(session.name) is session:  # else somebody asked for it
                 self._forget(session)
 

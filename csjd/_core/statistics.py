@@ -18,6 +18,8 @@ from csjd._model.metrics import (
 def metrics(backlog: Backlog, lanes: Iterable[Lane], state: DispatcherState) -> MetricsSnapshot:
     """Return the counters and gauges of *backlog*, whose lanes are *lanes*."""
     ledger = backlog.ledger
+    for worker in (*backlog.workers.values(), *backlog.leaving.values()):
+        worker.settle(ledger.runs)
     everyone = tuple(lanes)
     running = sum(lane.entry is not None and not lane.detached for lane in everyone)
     detached = sum(lane.entry is not None and lane.detached for lane in everyone)

@@ -174,7 +174,7 @@ class LaneTask:
                     break
             if job is not None:
                 patience = when_idle if idle else PATIENCE
-                backlog.ledger.settle()
+                backlog.ledger.settle(lane.worker)
             # What waits here, perhaps for long, must not keep the last job alive.
             entry = spec = job = result = error = None  # type: ignore[assignment]
             if patience:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from csjd._core.histogram import BOUNDS, MANY, Recorder
+from csjd._core.lanes import Worker
 from csjd._core.ledger import Ledger
 
 
@@ -59,11 +60,16 @@ def test_impossible_share_is_refused(share: float) -> None:
         Recorder().freeze().percentile(share)
 
 
-def test_many_durations_do_not_pile_up() -> None:
+def test_ledger_settles_before_much_has_gathered_and_counts_all() -> None:
     ledger = Ledger(deque())
+    worker = Worker(0)
     for number in range(10_000):
         ledger.waits.fresh.append(number / 100)
-        ledger.runs.fresh.append(number / 50)
-        ledger.settle()
-        assert max(len(ledger.waits.fresh), len(ledger.runs.fresh)) < MANY
+        worker.runs.append(number / 50)
+        ledger.settle(worker)
+        assert max(len(ledger.waits.fresh), len(worker.runs), len(ledger.runs.fresh)) < MANY
+    assert worker.succeeded == worker.attempts == 10_000
+    assert worker.busy_seconds == pytest.approx(sum(range(10_000)) / 50)
+    worker.settle(ledger.runs)
     assert ledger.waits.count() == ledger.runs.count() == 10_000
+    assert worker.succeeded == worker.attempts == 10_000

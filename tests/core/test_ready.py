@@ -56,6 +56,26 @@ class ReadyMachine(RuleBasedStateMachine):
             self.queue.take(found)
             self._leave(found)
 
+    @rule(count=st.integers(1, 90), own_hands=st.booleans())
+    def pop(self, count: int, own_hands: bool) -> None:
+        for _ in range(count):
+            found = self._pop_from_run() if own_hands else self.queue.pop()
+            assert found is min(self.inside, key=_rank, default=None)
+            if found is None:
+                return
+            found.holder = None
+            self._leave(found)
+
+    def _pop_from_run(self) -> Entry | None:
+        """As a lane does."""
+        if not self.queue.run:
+            return self.queue.pop()
+        found = self.queue.run.popleft()
+        if found.holder is not self.queue:
+            return self.queue.pop_past_dead()
+        self.queue.size -= 1
+        return found
+
     @precondition(lambda self: self.inside)
     @rule(data=st.data())
     def discard(self, data: st.DataObject) -> None:
@@ -82,6 +102,8 @@ class ReadyMachine(RuleBasedStateMachine):
     @invariant()
     def agrees_with_the_list(self) -> None:
         assert self.queue.size == len(self.inside)
+        living = [each for each in self.queue.run or () if each.holder is self.queue]
+        assert not living or living[0] is min(self.inside, key=_rank)
         assert self.queue.first() is min(self.inside, key=_rank, default=None)
         assert self.queue.oldest() is min(self.inside, key=lambda e: e.order, default=None)
         assert all(each.holder is self.queue for each in self.inside)
@@ -103,6 +125,16 @@ def test_jobs_come_out_by_priority_then_acceptance(priorities: list[int]) -> Non
         queue.take(found)
         out.append(found)
     assert out == sorted(entries, key=_rank)
+
+
+def test_many_discarded_in_a_row_are_passed_over() -> None:
+    queue = ReadyQueue()
+    entries = [entry(number + 1) for number in range(5000)]
+    for each in entries:
+        queue.push(each)
+    for each in entries[:2500]:
+        queue.discard(each)
+    assert queue.pop() is entries[2500]
 
 
 def test_memory_follows_the_living() -> None:

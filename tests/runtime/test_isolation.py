@@ -291,5 +291,5 @@ async def test_trio_still_lets_a_nursery_be_taken_from_its_task() -> None:
         with pytest.raises(RuntimeError, match="closed"):
             nursery.start_soon(trio.sleep, 0)
 
-    async with trio.open_nursery() as nursery:  # which would else be told of it
+    async with trio.open_nursery() as nursery:  # noqa: ASYNC112  it would else be told of it
         nursery.start_soon(leave_one_open)
