@@ -1,5 +1,6 @@
 """Sessions: jobs that share a key, in a line, bound to one worker."""
 
+import math
 from collections import deque
 from collections.abc import Iterable
 
@@ -109,6 +110,8 @@ class SessionTable:
     """Sessions that have jobs."""
     _sessions: dict[str, Session] = attrs.field(factory=dict)
     _idle: deque[Session] = attrs.field(factory=deque)
+    _look_at: float = math.inf
+    """When the one in front of that queue has stood there for `idle_seconds`."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -130,7 +133,7 @@ class SessionTable:
         return session
 
     def _bind(self, name: str, now: float) -> Session:
-        if self._idle:
+        if now >= self._look_at:
             self._forget_idle(now)
         worker = self._choose(name)
         worker.sessions += 1
@@ -230,6 +233,8 @@ class SessionTable:
     def wait_idle(self, session: Session, now: float) -> None:
         """Let *session* join the queue of those that may be forgotten."""
         session.queued_at = now
+        if not self._idle:
+            self._look_at = now + self.idle_seconds
         self._idle.append(session)
 
     def _is_over(self, session: Session, now: float) -> bool:
@@ -243,19 +248,21 @@ class SessionTable:
     def _forget_idle(self, now: float) -> None:
         idle = self._idle
         for _ in range(_SWEEP):
-            if not idle:
+            # Nobody behind stands there for longer, and nobody is idle for longer than that.
+            if now < self._look_at:
                 return
-            session = idle[0]
-            assert session.queued_at is not None, "it stands in the queue"
-            if session.queued_at + self.idle_seconds > now:
-                return  # nobody behind it stands there for longer, or is idle for longer
-            idle.popleft()
+            session = idle.popleft()
             if session.pending:
                 session.queued_at = None
             elif not self._is_over(session, now):
                 self.wait_idle(session, now)
             elif self._sessions.get(session.name) is session:  # else somebody asked for it
                 self._forget(session)
+            self._look_at = self._front_since() + self.idle_seconds
+
+    def _front_since(self) -> float:
+        since = self._idle[0].queued_at if self._idle else None
+        return math.inf if since is None else since
 
     def _forget(self, session: Session) -> None:
         del self._sessions[session.name]

@@ -161,6 +161,7 @@ def _new_worker_takes_busy_sessions() -> Planting:
         def add_worker(self: Backlog) -> Any:
             self.sessions._sessions.clear()
             self.sessions._idle.clear()
+            self.sessions._look_at = math.inf
             return original(self)
 
         return add_worker
