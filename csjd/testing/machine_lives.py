@@ -30,6 +30,7 @@ from csjd import (
     Retry,
     open_dispatcher,
 )
+from csjd._runtime.journal import FULL_RETRY
 from csjd.stores import Recovery
 from csjd.testing.determinism import deterministic_schedule
 from csjd.testing.guest import TrioGuest
@@ -48,6 +49,7 @@ from csjd.testing.worlds import DiskWorld, SlowStore, World
 QUIET = 5.0
 """Seconds without news after which all that happened must have been written."""
 _EPOCH = 1_700_000_000.0
+_INSTANT = 1e-6
 _FAULTS = (
     *("write", "write", "write", "sync", "sync"),
     *("allocate", "truncate", "create", "rename", "sync_directory"),
@@ -411,7 +413,11 @@ class LivesMachine(DispatcherMachine):
         begun = {each.job.id for each in model.jobs if each.running is not None}
         at_work = set(self.running)
         assert at_work <= begun, f"{at_work} at work, {begun} begun"
-        assert at_work == begun or self.store.writing, f"{begun - at_work} never begin"
+        assert at_work == begun or self._waits_for_the_disk(), f"{begun - at_work} never begin"
+
+    def _waits_for_the_disk(self) -> bool:
+        """Whether the store is being told of something, or soon will be: it had no room."""
+        return self.store.writing > 0 or self.now <= self.store.refused_at + FULL_RETRY + _INSTANT
 
     @invariant()
     def nothing_is_slept_through(self) -> None:
@@ -428,7 +434,7 @@ class LivesMachine(DispatcherMachine):
     def _is_writing_the_end(self) -> bool:
         if not hasattr(self, "dispatcher"):
             return True
-        return self.shadow.draining and self.store.writing > 0
+        return self.shadow.draining and self._waits_for_the_disk()
 
     # --- the end -------------------------------------------------------------------------------
 

@@ -7,13 +7,15 @@ next one is a world's affair. `DiskWorld` is a `FileJobStore` on a simulated dis
 own write a third.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import attrs
+import trio
 
-from csjd import FileJobStore
+from csjd import FileJobStore, JobStoreFullError
 from csjd.stores import JobStore, Operation, Recovery, StoreStatistics
 from csjd.testing.simfs import SimFs
 from csjd.testing.stores import MemoryJobStore
@@ -232,6 +234,8 @@ class SlowStore(_Wrapped):
     """Called as a commit returns."""
     writing: int = 0
     """Commits that have begun and not returned."""
+    refused_at: float = -math.inf
+    """When it last had no room for a commit."""
 
     def recover(self) -> Recovery:
         """Open the store, and tell everything in it."""
@@ -247,8 +251,10 @@ class SlowStore(_Wrapped):
         def write(cancelled: bool) -> Any:
             try:
                 self.inner.commit(kept, sync=sync)
-            except BaseException:
+            except BaseException as error:
                 self.writing -= 1
+                if isinstance(error, JobStoreFullError):
+                    self.refused_at = trio.current_time()
                 raise
             return blocking(self.seconds / 2, finish) if self.seconds else finish(False)
 
