@@ -152,11 +152,12 @@ class Journal:
         while True:
             idle = self.failure is None and not sealed
             with trio.move_on_after(IDLE) if idle else trio.CancelScope() as waiting:
-                await self._wait_for_work()
+                await self._wait_for_news()
             if waiting.cancelled_caught:
                 self._maintain()
                 sealed = True
                 continue
+            await self._wait_for_company()
             changed = self._next.changed
             await self._write()
             await self._let_go_on(changed)
@@ -164,11 +165,14 @@ class Journal:
             if self.failure is None and self.store.statistics().maintenance_due:
                 self._maintain()
 
-    async def _wait_for_work(self) -> None:
-        """Wait until there is a batch to write, and for whom it can wait no longer."""
+    async def _wait_for_news(self) -> None:
+        """Wait until there is something to write."""
         while not self._next.items or self.failure is not None:
             await self._news.wait()
             self._news = trio.Event()
+
+    async def _wait_for_company(self) -> None:
+        """Let more be gathered, until somebody waits for it or it has waited long enough."""
         if not self._hurry.is_set():
             with trio.move_on_after(FULL_RETRY if self._resting else LINGER):
                 await self._hurry.wait()
