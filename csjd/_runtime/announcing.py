@@ -6,6 +6,7 @@ To tell it of every start would cost every job a commit, so only jobs that came 
 store nobody had closed, or have crashed before, are announced.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -45,12 +46,20 @@ class Announcing:
 
     async def _announce(self, job_id: str) -> None:
         """Have the store know that a job is about to run, so that it can count its crashes."""
-        entry = self.scheduler.backlog.ids.find(job_id)
+        scheduler = self.scheduler
+        entry = scheduler.backlog.ids.find(job_id)
         assert entry is not None, "a job that runs is live"
-        if await self.journal.announce(entry):
-            return
         task = current_lane.get()
         assert task is not None, "handlers run in lanes"
-        now = self.scheduler.clock.current_time()
-        self.scheduler.cancel_attempt(task.lane, CancelReason.SHUTDOWN, now)
+        lane = task.lane
+        # A timeout is the handler's, and not the disk's: full for long enough, it would
+        # use up every attempt of a job whose handler was never called.
+        timeout, lane.deadline = lane.deadline - lane.started, math.inf
+        known = await self.journal.announce(entry)
+        now = scheduler.clock.current_time()
+        if known:
+            lane.deadline = now + timeout
+            scheduler.hasten(lane.deadline)
+            return
+        scheduler.cancel_attempt(lane, CancelReason.SHUTDOWN, now)
         await trio.lowlevel.checkpoint()
