@@ -159,8 +159,8 @@ class Recovering:
         if spec is None:
             self._letters[job.id] = accepted
         buried = Buried(letter, spec, needs_copies(job), accepted.order)
-        for dropped in self.scheduler.backlog.dead_letters.keep(buried).dropped:
-            self.journal.notes.discarded(dropped)
+        for gone in self.scheduler.backlog.dead_letters.keep(buried).all:
+            self.journal.notes.discarded(gone)
 
     def _remember(self, remembered: Mapping[str, float], now: float, wall: float) -> None:
         ids = self.scheduler.backlog.ids

@@ -548,3 +548,21 @@ async def test_job_that_dies_of_crashes_replaces_its_older_dead_letter(
             [letter] = await dispatcher.dead_letters()
             assert "died 3 times" in str(letter.error)
             assert balanced(dispatcher.metrics())
+
+
+async def test_older_dead_letter_of_an_id_does_not_come_back_when_the_newer_is_discarded(
+    autojump_clock: MockClock,
+) -> None:
+    # As after a salvage that had to do without the record which discarded the older.
+    store = SlowStore()
+    store.recover()
+    for order in (1, 2):
+        store.commit([accepted(order, id="a", type="nothing", payload=encode_payload(None))])
+        store.commit([DeadLettered(order, 1, DeathReason.FAILED, f"death {order}", 0.0)])
+    store.close()
+    async with opened(store, work().registry) as dispatcher:
+        [letter] = await dispatcher.dead_letters()
+        assert str(letter.error) == "death 2"
+        await dispatcher.discard("a")
+    async with opened(store, work().registry) as dispatcher:
+        assert await dispatcher.dead_letters() == ()
