@@ -18,7 +18,7 @@ from csjd.testing.determinism import (
     SchedulingChangedError as SchedulingChangedError,
     deterministic_schedule as deterministic_schedule,
 )
-from csjd.testing.guest import TrioGuest as TrioGuest
+from csjd.testing.guest import GuestStuckError as GuestStuckError, TrioGuest as TrioGuest
 from csjd.testing.idle import IdleWatch as IdleWatch
 from csjd.testing.leaks import assert_no_leaks as assert_no_leaks
 from csjd.testing.model import Model as Model, ModelJob as ModelJob

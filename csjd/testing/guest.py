@@ -6,9 +6,11 @@ waits for is there. All tasks run in the calling thread, and on a mock clock: ti
 still but for `pass_time`.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable
-from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any, Final, Protocol, TypeVar
 
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -16,6 +18,16 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from csjd.testing.threads import virtual_threads
 
 T = TypeVar("T")
+
+PATIENCE: Final = 60.0
+"""
+Real seconds that a call may take: no step of a virtual program takes as long, and one that
+waits for what never comes, or goes round in circles, would otherwise hang with its caller.
+"""
+
+
+class GuestStuckError(RuntimeError):
+    """What the guest was called for does not come about."""
 
 
 class _Ending(Protocol):
@@ -31,9 +43,13 @@ class TrioGuest:
 
     Close it, also after a failure; what then still runs is cancelled, and an error of the
     run surfaces.
+
+    Args:
+        patience: Real seconds that a call may take.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._host: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._ended: _Ending | None = None
         self._nursery: trio.Nursery | None = None
@@ -54,6 +70,7 @@ class TrioGuest:
 
         Raises:
             RuntimeError: The Trio run has ended.
+            GuestStuckError: It has not ended when patience has; it may still be running.
         """
         if self._nursery is None or self._ended is not None:
             raise RuntimeError("the Trio run has ended")
@@ -106,11 +123,19 @@ class TrioGuest:
         self._ended = ended
 
     def _pump(self, until: Callable[[], bool]) -> None:
+        gives_up_at = monotonic() + self._patience
         while not until():
             if self._ended is not None:
                 self._ended.unwrap()
                 raise RuntimeError("the Trio run has ended")
-            self._host.get()()
+            self._next_step(gives_up_at)()
+
+    def _next_step(self, gives_up_at: float) -> Callable[[], object]:
+        left = gives_up_at - monotonic()
+        if left > 0:
+            with contextlib.suppress(Empty):
+                return self._host.get(timeout=left)
+        raise GuestStuckError(f"nothing has come of it in {self._patience} s")
 
 
 async def _pass_time(seconds: float) -> None:

@@ -33,7 +33,7 @@ from csjd import (
 from csjd._runtime.journal import FULL_RETRY
 from csjd.stores import Recovery
 from csjd.testing.determinism import deterministic_schedule
-from csjd.testing.guest import TrioGuest
+from csjd.testing.guest import GuestStuckError, TrioGuest
 from csjd.testing.leaks import csjd_tasks
 from csjd.testing.life import Life
 from csjd.testing.machine_dispatcher import (
@@ -275,8 +275,12 @@ class LivesMachine(DispatcherMachine):
         self.obedient = True
         for running in self.running.values():
             running.told.set()
-        with contextlib.suppress(Exception):
+        try:
             self.guest.close()
+        except GuestStuckError:
+            raise
+        except Exception:
+            pass  # whatever a run of the dead ends with
 
     def _catch_up(self) -> None:
         """After a step: live on if it was the last one's, and see what has been written."""

@@ -1,6 +1,8 @@
 """The kit itself: virtual time, scripts, threads, leaks, the guest, the seeded schedule."""
 
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trio
@@ -10,6 +12,7 @@ import csjd
 from csjd.testing import (
     Checker,
     CleanUp,
+    GuestStuckError,
     Hang,
     IgnoreCancel,
     PromiseBrokenError,
@@ -144,6 +147,21 @@ def test_guest_is_stepped_and_time_stands_still_between_steps() -> None:
         guest.close()
     with pytest.raises(RuntimeError, match="has ended"):
         guest.call(trio.sleep, 0)
+
+
+async def _go_round_in_circles() -> None:
+    while True:  # noqa: ASYNC110
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("never", [trio.sleep_forever, _go_round_in_circles])
+def test_guest_that_is_stuck_says_so_and_can_be_closed(never: Callable[[], Any]) -> None:
+    guest = TrioGuest(patience=0.05)
+    try:
+        with pytest.raises(GuestStuckError):
+            guest.call(never)
+    finally:
+        guest.close()
 
 
 async def _divide_by_zero() -> None:
