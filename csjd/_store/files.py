@@ -21,6 +21,7 @@ NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # A write that syncs itself does there what a write and an fdatasync do, into room that was
 # allocated ahead. It is one call, so that its thread need not wait in between for the
 # interpreter, which runs handlers meanwhile: that is worth a quarter of all throughput.
+# Not where room can still be lacking when allocated bytes are synced, as on btrfs.
 _WRITE_THROUGH: Final = frozenset({"ext3", "ext4", "xfs"})
 # Their locks or their fsync do not promise what a store builds on.
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs"})
@@ -29,6 +30,11 @@ _PAUSE: Final = 0.0003  # seconds; any real sleep hands the interpreter over, 0 
 
 class File(Protocol):
     """An open file; all methods raise `OSError` as the system does."""
+
+    @property
+    def writes_through(self) -> bool:
+        """Whether `write_through` may be called."""
+        ...
 
     def size(self) -> int:
         """Return its length in bytes."""
@@ -47,6 +53,7 @@ class File(Protocol):
         Write, and return once what was written survives the loss of power; else as `write`.
 
         That holds for these bytes alone: what was written before needs a `sync` of its own.
+        An error for lack of room must mean that they were not written, and no failed sync.
         """
         ...
 
@@ -163,7 +170,7 @@ class OsFile:
     """A file of the operating system."""
 
     _fd: int
-    _through: bool
+    writes_through: bool
     """Whether a write can be told to sync itself."""
 
     def size(self) -> int:
@@ -188,11 +195,7 @@ class OsFile:
 
     def write_through(self, data: bytes | memoryview, offset: int) -> int:
         """Write, and return once what was written survives the loss of power."""
-        if self._through:
-            return os.pwritev(self._fd, [data], offset, os.RWF_DSYNC)
-        written = self.write(data, offset)
-        self.sync()
-        return written
+        return os.pwritev(self._fd, [data], offset, os.RWF_DSYNC)
 
     def allocate(self, offset: int, count: int) -> None:
         """Make the file at least `offset + count` long, with room on disk for all of it."""
@@ -225,8 +228,7 @@ class OsDirectory:
     """
 
     _fd: int
-    _through: bool
-    """Whether writes to its files can be told to sync themselves."""
+    _writes_through: bool
 
     def names(self) -> list[str]:
         """Return what is in it."""
@@ -266,7 +268,7 @@ class OsDirectory:
         os.close(self._fd)
 
     def _file(self, fd: int) -> OsFile:
-        return OsFile(fd, through=self._through)
+        return OsFile(fd, self._writes_through)
 
 
 @attrs.frozen
@@ -299,7 +301,7 @@ class OsFiles:
         except BaseException:
             os.close(fd)
             raise
-        return OsDirectory(fd, through=kind in _WRITE_THROUGH and hasattr(os, "RWF_DSYNC"))
+        return OsDirectory(fd, kind in _WRITE_THROUGH and hasattr(os, "RWF_DSYNC"))
 
     def now(self) -> float:
         """Return wall-clock seconds since the epoch."""

@@ -85,7 +85,7 @@ class Segment:
         """
         data = pack_record(self.number + 1, self.durable, kind, body, seed=self._seed)
         self._make_room(self.end + len(data), reserve)
-        alone = sync and self.durable == self.number
+        alone = sync and self.durable == self.number and self._file.writes_through
         write = self._file.write_through if alone else self._file.write
         try:
             write_all(write, data, self.end)

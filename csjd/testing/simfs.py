@@ -2,11 +2,11 @@
 A disk in memory that forgets what was not synced.
 
 `SimFs` is a file layer for `FileJobStore(path, files=SimFs())`. What it promises is what
-POSIX promises and no more: a file's contents survive a crash once the file was synced, its
-name once the directory was. Until then each write, each change of length and each change
-of a name may survive or not, in any combination; a write may be torn, and may leave
-zeros or garbage where data should be. `crash_states` shows what a crash at this moment
-could leave.
+POSIX promises and no more: a file's contents survive a crash once the file was synced, or
+they were written through; its name once the directory was. Until then each write, each
+change of length and each change of a name may survive or not, in any combination; a write
+may be torn, and may leave zeros or garbage where data should be. `crash_states` shows what
+a crash at this moment could leave.
 
 It can also fail: see `SimFs.fail`, `SimFs.room` and `SimFs.short_writes`. A failed sync
 drops what it could not write, as Linux does: later reads show it, later syncs succeed,
@@ -75,6 +75,8 @@ class SimFs:
     """Bytes left; None: no end of them."""
     short_writes: bool = False
     """Whether a write may take less than it was given."""
+    writes_through: bool = True
+    """Whether a write can be told to sync itself."""
     before: Callable[[str, str], None] | None = None
     """Called before each change with its kind (`write`, `sync`, `rename`, ...) and the file."""
     fail: Callable[[str, str], OSError | None] | None = None
@@ -135,6 +137,7 @@ class SimFs:
             seed=self._random.randrange(1 << 30),
             room=self.room,
             short_writes=self.short_writes,
+            writes_through=self.writes_through,
             growth=self.growth,
             time=self.time,
         )
@@ -219,6 +222,10 @@ class _SimFile:
     _fs: SimFs
     _name: str
     _inode: _Inode
+
+    @property
+    def writes_through(self) -> bool:
+        return self._fs.writes_through
 
     def size(self) -> int:
         return len(self._inode.current)

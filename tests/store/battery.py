@@ -134,6 +134,7 @@ class Explorer:
             seed=self._rng.randrange(1 << 30),
             before=self._look,
             short_writes=short,
+            writes_through=self.seed % 2 == 0,
             time=NOW,
         )
 
@@ -223,7 +224,7 @@ def run_with_fault(seed: int, fault: Fault) -> bool:
         Whether the fault struck.
     """
     rng = random.Random(seed)
-    fs = SimFs(seed=seed, time=NOW, fail=fault)
+    fs = SimFs(seed=seed, time=NOW, fail=fault, writes_through=seed % 2 == 0)
     history = History()
     try:
         _live_through(fs, history, rng, fault)

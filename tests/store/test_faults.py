@@ -98,3 +98,18 @@ def test_full_disk_refuses_jobs_and_still_records_what_ends(report: Report) -> N
     checked = full_disk(range(200))
     assert checked > 1000
     report("T10 ends recorded on a full simulated disk", checked, seed="0 to 199")
+
+
+def test_sync_that_fails_for_lack_of_room_is_as_final_as_any() -> None:
+    fault = Fault("sync", 3, ENOSPC, lasting=False)
+    fs = SimFs(fail=fault, time=NOW, writes_through=False)
+    store = open_store(fs)
+    store.recover()
+    store.commit([accepted(1)])
+    with pytest.raises(JobStoreError, match="reopen"):
+        store.commit([accepted(2)])
+    syncs = fault.count
+    with pytest.raises(JobStoreError, match="reopen"):
+        store.commit([accepted(3)])
+    store.close()
+    assert fault.count == syncs
