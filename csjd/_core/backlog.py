@@ -83,6 +83,7 @@ class Backlog:
     last_order: int = 0
     """The order given to a job last."""
     _picks: int = 0
+    """Jobs taken where there was a choice."""
     _next_worker: int = 0
     holds: Holds = attrs.field(init=False)
     set_aside: SetAside = attrs.field(init=False)
@@ -286,11 +287,8 @@ class Backlog:
                 return None
         if self.idle or worker.leaving:
             return None
-        pick = self._picks + 1
-        if both or self.set_aside:
-            entry = pick_from(worker.ready, shared, self.set_aside, oldest=pick % OLDEST_EVERY == 0)
-        elif pick % OLDEST_EVERY == 0:
-            entry = queue.pop_oldest()
+        if both or queue.mixed or self.set_aside:
+            entry = self._pick(worker.ready, None if both else queue)
         elif run := queue.run:  # nearly always; as `pop`, which there is no time to call
             entry = run.popleft()
             if entry.holder is queue:
@@ -301,19 +299,37 @@ class Backlog:
             entry = queue.pop()
         if entry is None:
             return None
-        self._picks = pick
         entry.state = _START[entry.state]
         entry.attempts += 1
         entry.holder = lane
         lane.entry = entry
         lane.started = now
-        self.note_wait(now - entry.since)
+        note_wait = self.note_wait  # called in place, what a slot holds takes longer to find
+        note_wait(now - entry.since)
         calls = self.calls
         if not calls.coming and calls.parked:
             if calls.eager:
                 calls.call_eager()
             if shared.size:
                 calls.call_any()
+        return entry
+
+    def _pick(self, own: ReadyQueue, only: ReadyQueue | None) -> Entry | None:
+        """
+        Take out and return the job that is first where there is a choice; None: all are paused.
+
+        Args:
+            own: The jobs of the worker's sessions.
+            only: That or the shared queue, if the other is empty.
+        """
+        picks = self._picks + 1
+        oldest = picks % OLDEST_EVERY == 0
+        if oldest or only is None or self.set_aside:
+            entry = pick_from(own, self.shared, self.set_aside, oldest=oldest)
+        else:
+            entry = only.pop()
+        if entry is not None:
+            self._picks = picks
         return entry
 
     def take_over(self, lane: Lane) -> Lane | None:
@@ -338,7 +354,8 @@ class Backlog:
             self.ledger.late += 1
         # From here on as in `release` and `_end`, which the fast path has no time to call.
         entry.duration = duration = now - lane.started
-        lane.note_run(duration)
+        note_run, note_id, note_history = lane.note_run, self.note_id, self.note_history
+        note_run(duration)
         lane.entry = entry.holder = None
         if lane.reason is not None:
             self._calm(lane)
@@ -348,12 +365,10 @@ class Backlog:
         self.ledger.succeeded += 1
         if ids.window:
             ids.known[job_id] = now
-            self.note_id(job_id)
+            note_id(job_id)
         else:
             del ids.known[job_id]
-        self.note_history(
-            (job_id, job.type, job.session, entry.state, entry.attempts, duration, now)
-        )
+        note_history((job_id, job.type, job.session, entry.state, entry.attempts, duration, now))
         if session is not None:
             session.succeeded += 1
             # As in `SessionTable.leave`, likewise.

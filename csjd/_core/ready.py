@@ -69,6 +69,8 @@ class ReadyQueue:
 
     Who takes it from there by himself, as `pop` does, has to see whether it lives.
     """
+    mixed: bool = False
+    """Whether there may be jobs of more than one priority, so that the first is not the oldest."""
     _dead: int = 0
     """Discarded entries still in a level. An entry lives while its `holder` is this queue."""
     _levels: dict[int, _Level] = attrs.field(factory=dict)
@@ -128,15 +130,6 @@ class ReadyQueue:
         """As `pop`, after a dead entry has been taken from `run`."""
         self._dead -= 1
         return self._take_first()
-
-    def pop_oldest(self) -> Entry | None:
-        """Take the job accepted first, whatever its priority; otherwise as `pop`."""
-        if len(self._tops) < 2:
-            return self.pop()
-        oldest = self.oldest()
-        if oldest is not None:
-            self.take(oldest)
-        return oldest
 
     def first(self) -> Entry | None:
         """Return, without taking it, the job of the highest priority accepted first."""
@@ -202,8 +195,9 @@ class ReadyQueue:
         self.size = self._dead = 0
         self._levels.clear()
         self._tops.clear()
-        self._top = self.run = None
+        self._top = None
         self._ages.clear()
+        self._see_run()
         return entries
 
     def _take_first(self) -> Entry | None:
@@ -218,9 +212,10 @@ class ReadyQueue:
         self._dead -= 1
 
     def _see_run(self) -> None:
-        """Set `run`, after the top level or its strays may have changed."""
+        """Set `run` and `mixed`, after the levels or the top one's strays may have changed."""
         top = self._top
         self.run = None if top is None or top.strays else top.run
+        self.mixed = len(self._tops) > 1
 
     def _list(self, priority: int) -> _Level:
         """Return the level of *priority*, listed, because it is about to get a job."""

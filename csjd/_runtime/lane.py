@@ -114,7 +114,8 @@ class LaneTask:
     async def _serve(self) -> bool:
         """Run attempts; return True for more in a new scope, False if this task is done."""
         lane, scheduler, task = self.lane, self.scheduler, self.task
-        backlog, baseline = scheduler.backlog, self.baseline
+        # The task's context is the one it runs in: to compare that needs no copy of it.
+        backlog, baseline, context = scheduler.backlog, self.baseline, task.context
         calls, watchers, observers = backlog.calls, scheduler.watchers, scheduler.observers
         offset, clock = split_clock()
         status = cancel_status(task)
@@ -150,7 +151,8 @@ class LaneTask:
                     if spec.takes_attempt:
                         result = await self._call_with_attempt(entry, job)
                     else:
-                        result = await spec.function(job)
+                        function = spec.function  # called in place it takes longer to find
+                        result = await function(job)
                 except BaseException as raised:  # noqa: ASYNC103  see `_raised`
                     error = raised
                 if cancel_status(task) is not status:
@@ -164,7 +166,7 @@ class LaneTask:
                 else:
                     self._raised(entry, error, now)
                 try:
-                    changed = copy_context() != baseline
+                    changed = context != baseline
                 except Exception:  # a value whose comparison raises: we cannot know, so it has
                     changed = True
                 if changed or self.disturbed:

@@ -198,8 +198,15 @@ class OsFile:
         return os.pwritev(self._fd, [data], offset, os.RWF_DSYNC)
 
     def allocate(self, offset: int, count: int) -> None:
-        """Make the file at least `offset + count` long, with room on disk for all of it."""
+        """
+        Make the file at least `offset + count` long, with room on disk for all of it.
+
+        Where writes are in place it is filled with zeros, too: the first write to a block
+        that was only allocated has the file system keep books, and its sync waits for them.
+        """
         os.posix_fallocate(self._fd, offset, count)
+        if self.writes_through:
+            write_all(self.write, bytes(count), offset)
 
     def truncate(self, size: int) -> None:
         """Set its length."""
