@@ -25,6 +25,7 @@ NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _WRITE_THROUGH: Final = frozenset({"ext3", "ext4", "xfs"})
 # Their locks or their fsync do not promise what a store builds on.
 _NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs"})
+_ZEROS: Final = bytes(1 << 20)
 _PAUSE: Final = 0.0003  # seconds; any real sleep hands the interpreter over, 0 may not
 
 
@@ -206,7 +207,8 @@ class OsFile:
         """
         os.posix_fallocate(self._fd, offset, count)
         if self.writes_through:
-            write_all(self.write, bytes(count), offset)
+            for at in range(offset, offset + count, len(_ZEROS)):
+                write_all(self.write, memoryview(_ZEROS)[: offset + count - at], at)
 
     def truncate(self, size: int) -> None:
         """Set its length."""

@@ -14,7 +14,13 @@ from csjd._store.files import OsFiles
 from csjd.testing.stores import accepted
 from tests.store.conftest import FULL, Report
 from tests.store.killing import check_what_is_left, kill_at_random
-from tests.store.mounts import MountRefusedError, cut_power, make_image, mounted
+from tests.store.mounts import (
+    MountRefusedError,
+    cut_power,
+    make_image,
+    mounted,
+    unwritten_bytes,
+)
 
 CUTS = 1_000 if FULL else 40
 
@@ -89,6 +95,22 @@ def fill(store: FileJobStore, rng: random.Random) -> list[int]:
         except JobStoreFullError:
             return list(range(1, order))
     raise AssertionError("the disk never got full")
+
+
+def test_room_ahead_of_use_was_written_already(tmp_path: Path) -> None:
+    directory = OsFiles().open_directory(str(tmp_path), create=True)
+    file = directory.create("log")
+    try:
+        if not file.writes_through:
+            pytest.skip("the temporary directory is on no file system that writes in place")
+        file.write(b"x", 0)
+        file.allocate(1, (1 << 20) + 7)
+        file.sync()
+        assert file.read(0, 2 << 20) == b"x" + bytes((1 << 20) + 7)
+    finally:
+        file.close()
+        directory.close()
+    assert unwritten_bytes(tmp_path / "log") == 0
 
 
 def test_store_reached_through_a_bind_mount_is_the_same_store(tmp_path: Path) -> None:
