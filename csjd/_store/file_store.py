@@ -18,7 +18,6 @@ writing a snapshot of what is finished, runs beside commits.
 import os
 import socket
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -398,8 +397,8 @@ class _Numbers:
 
 
 def _live_change(operations: Sequence[Operation]) -> int:
-    kinds = Counter(map(type, operations))
-    return sum(_LIVE_CHANGE.get(kind, 0) * count for kind, count in kinds.items())
+    kinds = list(map(type, operations))
+    return sum(kinds.count(kind) * change for kind, change in _LIVE_CHANGE.items())
 
 
 def _who_we_are(now: float) -> str:
