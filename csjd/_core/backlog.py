@@ -94,7 +94,8 @@ class Backlog:
     note_wait: Callable[[float], None] = attrs.field(init=False)
     """Notes how long a job has waited. The ledger's, a step nearer; likewise the others."""
     note_history: Callable[[EndedTuple], None] = attrs.field(init=False)
-    note_id: Callable[[str], None] = attrs.field(init=False)
+    note_id: Callable[[str], None] | None = attrs.field(init=False)
+    """None if ids are not remembered."""
 
     def __attrs_post_init__(self) -> None:
         self.holds = Holds(self.sessions, self._offer)
@@ -103,7 +104,7 @@ class Backlog:
         self.limited = self.limits.are_set
         self.note_wait = self.ledger.waits.fresh.append
         self.note_history = self.ledger.history.append
-        self.note_id = self.ids.ended.append
+        self.note_id = self.ids.ended.append if self.ids.window else None
 
     @classmethod
     def empty(cls, config: Config) -> "Backlog":
@@ -182,16 +183,17 @@ class Backlog:
         order = self.last_order
         entries: list[Entry] = []
         sessionless: list[Entry] = []
-        of_sessions: list[Entry] = []
         spec: HandlerSpec | None = None
+        spec_type: str | None = None
         for job in jobs:
             if type(job) is not Job:
                 break
             job_id = job.id
             if job_id in known:
                 break
-            if spec is None or job.type != spec.type:
-                spec = specs.get(job.type)
+            if job.type != spec_type:
+                spec_type = job.type
+                spec = specs.get(spec_type)
                 if spec is None or spec.payload is not None:
                     break
             payload = job.payload
@@ -203,18 +205,18 @@ class Backlog:
             ):
                 break
             order += 1
-            known[job_id] = entry = Entry(job, spec, order, now)
+            known[job_id] = entry = Entry(job, spec, order, now)  # type: ignore[arg-type]  # set
             entries.append(entry)
             if job.session is None:
                 sessionless.append(entry)
-            else:
-                of_sessions.append(entry)
         self.last_order = order
         self.ledger.accepted += len(entries)
         if sessionless:
             self.offer_shared(sessionless)
-        if of_sessions:
-            self._join(of_sessions, now)
+            if len(sessionless) < len(entries):
+                self._join([each for each in entries if each.job.session is not None], now)
+        elif entries:
+            self._join(entries, now)
         return entries
 
     def _join(self, entries: list[Entry], now: float) -> None:
@@ -361,14 +363,14 @@ class Backlog:
             self._calm(lane)
         job = entry.job
         job_id = job.id
-        ids, session = self.ids, entry.session
         self.ledger.succeeded += 1
-        if ids.window:
-            ids.known[job_id] = now
+        if note_id is not None:
+            self.ids.known[job_id] = now
             note_id(job_id)
         else:
-            del ids.known[job_id]
+            del self.ids.known[job_id]
         note_history((job_id, job.type, job.session, entry.state, entry.attempts, duration, now))
+        session = entry.session
         if session is not None:
             session.succeeded += 1
             # As in `SessionTable.leave`, likewise.

@@ -13,6 +13,7 @@ from csjd._core.ring import HashRing, load_limit
 
 # Idle sessions that a new one has looked at. More than one, so that they cannot pile up.
 _SWEEP = 2
+_A_MOMENT = 1e-3  # seconds; more than what sums of floating-point times may be off by
 
 
 class Session(msgspec.Struct, eq=False, gc=False):
@@ -160,19 +161,18 @@ class SessionTable:
             Those that are heads now and may start, by the worker of their session; and
             those that have to wait behind others.
         """
-        sessions, idle_seconds = self._sessions, self.idle_seconds
+        sessions, long_ago = self._sessions, now - self.idle_seconds + _A_MOMENT
         heads: dict[Worker, list[Entry]] = {}
         waiting: list[Entry] = []
         woken = 0
         for entry in entries:
-            name = entry.job.session
-            assert name is not None, "it is of a session"
+            name: str = entry.job.session  # type: ignore[assignment]  # it is of one
             session = sessions.get(name)
             if session is None:
                 session = self._bind(name, now)
             pending = session.pending
             if not pending:
-                if session.idle_since + idle_seconds <= now:
+                if session.idle_since <= long_ago:  # nearly, or over it: `find` knows
                     session = self.find(name, now) or self._bind(name, now)
                 woken += 1
             session.pending = pending + 1

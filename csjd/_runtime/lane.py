@@ -138,7 +138,9 @@ class LaneTask:
                     continue
                 spec = entry.spec
                 job = entry.job
-                timeout = spec.timeout if job.timeout is None else job.timeout
+                timeout = job.timeout
+                if timeout is None:
+                    timeout = spec.timeout
                 lane.deadline = deadline = now + timeout  # type: ignore[operator]  # filled in
                 if deadline < scheduler.wakes_at:
                     scheduler.hasten(deadline)
