@@ -19,6 +19,7 @@ from csjd._core.lanes import Lane
 from csjd._core.statistics import metrics
 from csjd._model.handler import HandlerSpec, OnFailure, describe
 from csjd._model.lifecycle import DispatcherState
+from csjd.testing.crowding import crowded_configs
 from csjd.testing.model import Model
 
 TYPES = ("plain", "halting")
@@ -94,41 +95,21 @@ class CoreMachine(RuleBasedStateMachine):
     model: Model
 
     @initialize(
-        workers=st.integers(1, 3),
-        lanes=st.integers(1, 2),
-        window=st.sampled_from([0.0, 3.0]),
-        max_pending=st.sampled_from([None, 6]),
-        per_session=st.sampled_from([None, 3]),
-        max_sessions=st.sampled_from([None, 2]),
-        idle=st.sampled_from([0.0, 60.0]),
-    )
-    def begin(
-        self,
-        workers: int,
-        lanes: int,
-        window: float,
-        max_pending: int | None,
-        per_session: int | None,
-        max_sessions: int | None,
-        idle: float,
-    ) -> None:
-        """Make an empty backlog."""
-        self.config = Config(
-            workers=workers,
-            lanes=lanes,
-            duplicate_window=window,
-            max_pending=max_pending,
-            max_pending_per_session=per_session,
-            max_sessions=max_sessions,
-            session_idle=idle,
-            virtual_nodes=3,
+        config=crowded_configs(
+            max_pending=st.sampled_from([None, 6]),
+            max_sessions=st.sampled_from([None, 2]),
+            session_idle=st.sampled_from([0.0, 60.0]),
         )
+    )
+    def begin(self, config: Config) -> None:
+        """Make an empty backlog."""
+        self.config = config
         self.now = 0.0
         self.core = _Core(Backlog.empty(self.config))
         self.model = Model(self.config)
         self.bound: dict[str, int] = {}
-        for _ in range(workers):
-            self.core.add_worker(lanes)
+        for _ in range(config.workers):
+            self.core.add_worker(config.lanes)
         self.core.backlog.stopped = self.model.stopped = False
 
     # --- jobs ----------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ from csjd import (
     StuckHandlersError,
     Succeeded,
 )
+from csjd.testing.crowding import crowded_configs
 from csjd.testing.guest import TrioGuest
 from csjd.testing.leaks import csjd_tasks
 from csjd.testing.model import Model, ModelJob
@@ -168,38 +169,14 @@ class DispatcherMachine(RuleBasedStateMachine):
     dispatcher: Dispatcher
 
     @initialize(
-        workers=st.integers(1, 3),
-        lanes=st.integers(1, 2),
-        window=st.sampled_from([0.0, 3.0]),
-        max_pending=st.sampled_from([None, 8]),
-        per_session=st.sampled_from([None, 3]),
-        budget=st.sampled_from([0, 1]),
-        idle=st.sampled_from([0.0, 60.0]),
-    )
-    def begin(
-        self,
-        workers: int,
-        lanes: int,
-        window: float,
-        max_pending: int | None,
-        per_session: int | None,
-        budget: int,
-        idle: float,
-    ) -> None:
-        """Open a dispatcher."""
-        config = Config(
-            workers=workers,
-            lanes=lanes,
-            duplicate_window=window,
-            max_pending=max_pending,
-            max_pending_per_session=per_session,
-            session_idle=idle,
-            detach_budget=budget,
-            detach_grace=0.61,
-            job_timeout=3.07,
-            retry=Retry(max_attempts=2, min_delay=1.13, max_delay=1.13, jitter=0),
-            virtual_nodes=3,
+        config=crowded_configs(
+            session_idle=st.sampled_from([0.0, 60.0]),
+            detach_budget=st.sampled_from([0, 1]),
+            retry=st.just(Retry(max_attempts=2, min_delay=1.13, max_delay=1.13, jitter=0)),
         )
+    )
+    def begin(self, config: Config) -> None:
+        """Open a dispatcher."""
         self.guest = TrioGuest()
         self.model = Model(config)
         self.shadow = Shadow(self.model)

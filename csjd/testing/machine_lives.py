@@ -32,6 +32,7 @@ from csjd import (
 )
 from csjd._runtime.journal import FULL_RETRY
 from csjd.stores import Recovery
+from csjd.testing.crowding import crowded_configs
 from csjd.testing.determinism import deterministic_schedule
 from csjd.testing.guest import GuestStuckError, TrioGuest
 from csjd.testing.leaks import csjd_tasks
@@ -50,6 +51,9 @@ QUIET = 5.0
 """Seconds without news after which all that happened must have been written."""
 _EPOCH = 1_700_000_000.0
 _INSTANT = 1e-6
+_RETRIES = [
+    Retry(max_attempts=3, min_delay=delay, max_delay=delay, jitter=0) for delay in (1.13, 9.13)
+]
 _FAULTS = (
     *("write", "write", "write", "sync", "sync"),
     *("allocate", "truncate", "create", "rename", "sync_directory"),
@@ -89,46 +93,22 @@ class LivesMachine(DispatcherMachine):
         return DiskWorld(disk=SimFs(seed=self.rng.randrange(1 << 30)))
 
     @initialize(
-        workers=st.integers(1, 3),
-        lanes=st.integers(1, 2),
-        window=st.sampled_from([0.0, 3.0, 30.0]),
-        max_pending=st.sampled_from([None, None, 8]),
-        per_session=st.sampled_from([None, None, 3]),
-        budget=st.sampled_from([0, 1]),
-        max_crashes=st.sampled_from([1, 2, 3]),
-        backoff=st.sampled_from([1.13, 9.13]),
+        config=crowded_configs(
+            duplicate_window=st.sampled_from([0.0, 3.0, 30.0]),
+            max_pending=st.sampled_from([None, None, 8]),
+            max_pending_per_session=st.sampled_from([None, None, 3]),
+            detach_budget=st.sampled_from([0, 1]),
+            stop_grace=st.just(2.03),
+            retry=st.sampled_from(_RETRIES),
+            commit_grace=st.just(1.7),
+            max_crashes=st.sampled_from([1, 2, 3]),
+        ),
         least_age=st.sampled_from([0, 5, 5]),
         seed=st.integers(0, 1 << 16),
     )
-    def begin(
-        self,
-        workers: int,
-        lanes: int,
-        window: float,
-        max_pending: int | None,
-        per_session: int | None,
-        budget: int,
-        max_crashes: int,
-        backoff: float,
-        least_age: int,
-        seed: int,
-    ) -> None:
+    def begin(self, config: Config, least_age: int, seed: int) -> None:
         """Open the first dispatcher."""
-        self.config = Config(
-            workers=workers,
-            lanes=lanes,
-            duplicate_window=window,
-            max_pending=max_pending,
-            max_pending_per_session=per_session,
-            detach_budget=budget,
-            detach_grace=0.61,
-            job_timeout=3.07,
-            stop_grace=2.03,
-            retry=Retry(max_attempts=3, min_delay=backoff, max_delay=backoff, jitter=0),
-            virtual_nodes=3,
-            commit_grace=1.7,
-            max_crashes=max_crashes,
-        )
+        self.config = config
         self.rng = Random(seed)
         self.least_age = least_age  # steps, so that something happens in most lives
         self.world = self.make_world()

@@ -77,11 +77,23 @@ async def foreign_timeout_is_retried() -> None:
         assert isinstance(await receipt.outcome(), csjd.Succeeded)
 
 
+async def sessions_are_spread() -> None:
+    """No worker gets many more sessions than another, however the ring falls."""
+    async with trio.open_nursery() as nursery:
+        config = Config(workers=4, virtual_nodes=3)
+        async with csjd.open_dispatcher(nursery, config, registry=_registry()) as dispatcher:
+            jobs = [Job(type="nothing", session=f"session-{number}") for number in range(200)]
+            await dispatcher.submit_batch(jobs)
+            spread = dispatcher.session_distribution()
+            assert spread.highest <= math.ceil(config.load_factor * spread.mean), spread
+
+
 SCENES = [
     limit_of_sessions,
     stop_leaves_the_future,
     exit_ends_its_job_alone,
     foreign_timeout_is_retried,
+    sessions_are_spread,
 ]
 
 
