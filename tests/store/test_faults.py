@@ -43,9 +43,10 @@ def test_every_failing_call_is_survived(report: Report) -> None:
     report("T9 failing calls on the simulated disk", runs, seed=f"0 to {SEEDS - 1}")
 
 
-def test_failed_sync_is_never_tried_again() -> None:
-    fault = Fault("sync", 3, EIO, lasting=False)
-    fs = SimFs(fail=fault, time=NOW)
+@pytest.mark.parametrize("code", [EIO, ENOSPC])
+def test_failed_sync_is_never_tried_again(code: int) -> None:
+    fault = Fault("sync", 3, code, lasting=False)
+    fs = SimFs(fail=fault, time=NOW, writes_through=False)
     store = open_store(fs)
     store.recover()
     store.commit([accepted(1)])
@@ -56,6 +57,29 @@ def test_failed_sync_is_never_tried_again() -> None:
         store.commit([accepted(3)])
     store.close()
     assert fault.count == syncs
+
+
+def commit_jobs(store: FileJobStore, count: int) -> None:
+    for order in range(1, count + 1):
+        store.commit([accepted(order)])
+
+
+@pytest.mark.parametrize("code", [EIO, ENOSPC])
+def test_nor_is_that_of_room_just_made(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(SimFs(time=NOW, writes_through=True))
+    store.recover()
+    syncs = 0
+
+    def sync(_: object) -> None:
+        nonlocal syncs
+        syncs += 1
+        raise OSError(code, "planted")
+
+    monkeypatch.setattr("csjd.testing.simfs._SimFile.sync", sync)
+    with pytest.raises(JobStoreError, match="reopen"):
+        commit_jobs(store, 100)
+    store.close()
+    assert syncs == 1
 
 
 def fill(store: FileJobStore, rng: random.Random) -> list[int]:
@@ -98,18 +122,3 @@ def test_full_disk_refuses_jobs_and_still_records_what_ends(report: Report) -> N
     checked = full_disk(range(200))
     assert checked > 1000
     report("T10 ends recorded on a full simulated disk", checked, seed="0 to 199")
-
-
-def test_sync_that_fails_for_lack_of_room_is_as_final_as_any() -> None:
-    fault = Fault("sync", 3, ENOSPC, lasting=False)
-    fs = SimFs(fail=fault, time=NOW, writes_through=False)
-    store = open_store(fs)
-    store.recover()
-    store.commit([accepted(1)])
-    with pytest.raises(JobStoreError, match="reopen"):
-        store.commit([accepted(2)])
-    syncs = fault.count
-    with pytest.raises(JobStoreError, match="reopen"):
-        store.commit([accepted(3)])
-    store.close()
-    assert fault.count == syncs

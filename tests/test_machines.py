@@ -1,17 +1,20 @@
-"""The real dispatcher against the plain model, on virtual time: 10,000 random steps."""
+"""The core and the real dispatcher against the plain model: 10,000 random steps each."""
 
+import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
+from csjd.testing.machine_core import CoreMachine
 from csjd.testing.machine_dispatcher import DispatcherMachine
 
 STEPS = 10_000
 STEPS_PER_RUN = 50
 
 
-def test_dispatcher_agrees_with_the_plain_model_after_every_step() -> None:
+@pytest.mark.parametrize("machine", [CoreMachine, DispatcherMachine])
+def test_agrees_with_the_plain_model_after_every_step(machine: type[RuleBasedStateMachine]) -> None:
     run_state_machine_as_test(
-        DispatcherMachine,
+        machine,
         settings=settings(
             max_examples=STEPS // STEPS_PER_RUN,
             stateful_step_count=STEPS_PER_RUN,
