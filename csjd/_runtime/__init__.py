@@ -1,1 +1,1 @@
-"""Floor 3: the only floor that imports Trio. It acts out what the core decides."""
+"""Floor 3: the lowest floor that imports Trio. It acts out what the core decides."""

@@ -5,10 +5,10 @@ It is made beside, filled with its founding records, synced, renamed, and its di
 synced, before anything is acknowledged from it. So a segment that has its name is whole
 up to its founding records, and no crash leaves one that cannot be read.
 
-Room is allocated ahead of use, and filled with zeros where writes are in place. That cuts
-the time of a sync to less than half, since nothing but data changes with a batch. And it is
-what lets a full disk still record what ends: a batch that adds jobs must leave `reserve`
-bytes of the allocated room untouched.
+Room is allocated ahead of use, and filled with zeros where writes are in place. That halves
+the time of a sync, since nothing but data changes with a batch, and it is what lets a full
+disk still record what ends: a batch that adds jobs must leave `reserve` bytes of the
+allocated room untouched.
 """
 
 import contextlib
