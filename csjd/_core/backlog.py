@@ -82,8 +82,6 @@ class Backlog:
     """Workers that were removed and still run something, by id."""
     last_order: int = 0
     """The order given to a job last."""
-    _picks: int = 0
-    """Jobs taken where there was a choice."""
     _next_worker: int = 0
     holds: Holds = attrs.field(init=False)
     set_aside: SetAside = attrs.field(init=False)
@@ -290,7 +288,7 @@ class Backlog:
         if self.idle or worker.leaving:
             return None
         if both or queue.mixed or self.set_aside:
-            entry = self._pick(worker.ready, None if both else queue)
+            entry = self._pick(worker, None if both else queue)
         elif run := queue.run:  # nearly always; as `pop`, which there is no time to call
             entry = run.popleft()
             if entry.holder is queue:
@@ -316,22 +314,22 @@ class Backlog:
                 calls.call_any()
         return entry
 
-    def _pick(self, own: ReadyQueue, only: ReadyQueue | None) -> Entry | None:
+    def _pick(self, worker: Worker, only: ReadyQueue | None) -> Entry | None:
         """
         Take out and return the job that is first where there is a choice; None: all are paused.
 
         Args:
-            own: The jobs of the worker's sessions.
-            only: That or the shared queue, if the other is empty.
+            worker: Whose lane takes it.
+            only: Its own or the shared queue, if the other is empty.
         """
-        picks = self._picks + 1
+        picks = worker.picks + 1
         oldest = picks % OLDEST_EVERY == 0
         if oldest or only is None or self.set_aside:
-            entry = pick_from(own, self.shared, self.set_aside, oldest=oldest)
+            entry = pick_from(worker.ready, self.shared, self.set_aside, oldest=oldest)
         else:
             entry = only.pop()
         if entry is not None:
-            self._picks = picks
+            worker.picks = picks
         return entry
 
     def take_over(self, lane: Lane) -> Lane | None:
@@ -351,6 +349,7 @@ class Backlog:
         """Book the return of the handler that *lane* ran for *entry*."""
         entry.state = _SUCCEED[entry.state]
         entry.result = result
+        entry.spec = None  # type: ignore[assignment]  # see `Entry.spec`
         if now > lane.deadline:
             entry.late = True
             self.ledger.late += 1
@@ -499,6 +498,7 @@ class Backlog:
             if entry.session is not None:
                 entry.session.head = entry.session.tail = None
             entry.session = entry.ahead = entry.behind = entry.holder = None
+            entry.spec = None  # type: ignore[assignment]  # nothing of it will run
 
     # --- time --------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ class Entry(msgspec.Struct, eq=False, gc=False):
 
     job: Job
     spec: HandlerSpec
+    """Gone when the job has ended: a handler may belong to what keeps the job's receipt."""
     order: int
     """Acceptance number: unique, ascending; kept through retries."""
     since: float

@@ -40,6 +40,11 @@ class Worker:
     """It is leaving, has no lanes, or all are stuck: its sessions go elsewhere."""
     detached: int = 0
     """Detached handlers of its that still run."""
+    picks: int = 0
+    """
+    Jobs that lanes of its have taken where there was a choice. Its own count: of a common one,
+    each sixteenth pick might always be another worker's.
+    """
     runs: list[float] = attrs.field(factory=list)
     """How long attempts ran that ended here since `settle`; always the same list."""
     unsuccessful: int = 0

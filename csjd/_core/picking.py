@@ -6,7 +6,10 @@ from csjd._core.entry import Entry
 from csjd._core.ready import ReadyQueue
 
 OLDEST_EVERY = 16
-"""Of so many picks with a choice one takes the oldest, whatever its priority: none starves."""
+"""
+Of so many picks of a worker's with a choice one takes the oldest, whatever its priority, so
+that none starves.
+"""
 
 SetAside: TypeAlias = dict[str, dict[Entry, None]]
 """By paused type: ready jobs whose turn had come, in that order."""

@@ -183,9 +183,12 @@ class Admission:
                 scheduler.watchers.append(self._let_in)
             try:
                 await waiter.event.wait()
-            except BaseException:
-                self._line.leave(waiter)
-                raise
+            except BaseException as error:
+                # Let in before we could leave: the cancellation came too late, and the next
+                # checkpoint raises it.
+                if waiter.entry is None or not isinstance(error, trio.Cancelled):
+                    self._line.leave(waiter)
+                    raise
         if waiter.refusal is not None:
             raise waiter.refusal
         assert waiter.entry is not None, "who waits is let in or refused"

@@ -29,8 +29,8 @@ class Attempt:
 
     # Not the entry: an error's traceback holds the handler's frame and so this value, and
     # an entry must not be held by its own result.
-    _lane: "Lane"
-    _scheduler: "Scheduler"
+    _lane: "Lane" = attrs.field(repr=False)
+    _scheduler: "Scheduler" = attrs.field(repr=False)
     job: Job
     """The job, with a payload of this attempt's own if it could be changed."""
     number: int

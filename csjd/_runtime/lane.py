@@ -172,6 +172,8 @@ class LaneTask:
                 except Exception:  # a value whose comparison raises: we cannot know, so it has
                     changed = True
                 if changed or self.disturbed:
+                    # An error knows this frame, which must not know the job it ended then.
+                    entry = spec = job = result = error = None  # type: ignore[assignment]
                     scheduler.send_calls()
                     return self._recover()
                 if now >= slice_ends:
@@ -285,6 +287,8 @@ class LaneTask:
         lane, scheduler, policy = self.lane, self.scheduler, entry.spec.retry
         assert policy is not None, "filled in when the handler was registered"
         reason = lane.reason
+        if reason is not None:
+            _forget_canceller(error)
         going_down = reason is None and not self.leaked and _is_from_outside(error)
         if going_down:
             reason = CancelReason.SHUTDOWN
@@ -308,3 +312,18 @@ def _is_from_outside(error: BaseException) -> bool:
         any(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
         and trio.current_effective_deadline() == -math.inf
     )
+
+
+def _forget_canceller(error: BaseException) -> None:
+    """
+    Cut from *error* the frame in which Trio has made the cancellation.
+
+    It stands on the stack of whoever cancelled, such as a receipt's owner; kept with a job
+    as its error, it would keep all of them alive, and with them the job.
+    """
+    for leaf in leaves(error):
+        step = leaf.__traceback__ if isinstance(leaf, trio.Cancelled) else None
+        while step is not None:
+            if step.tb_next is not None and step.tb_next.tb_next is None:
+                step.tb_next = None
+            step = step.tb_next

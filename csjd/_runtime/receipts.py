@@ -40,12 +40,16 @@ def outcome_of(entry: Entry) -> Outcome:
             raise AssertionError(f"job {job.id!r} has not ended, it is {state.name}")
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Receipt:
     """An accepted job: how it ends can be waited for, and it can be cancelled."""
 
     _entry: Entry
     _scheduler: "Scheduler"
+
+    def __repr__(self) -> str:
+        """Return the job's id and state; its payload may be long, and nobody else's business."""
+        return f"<Receipt {self.job.id!r}, {self.state.value}>"
 
     @property
     def job(self) -> Job:

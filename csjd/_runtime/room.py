@@ -12,6 +12,7 @@ from csjd._core.entry import Entry
 from csjd._model.errors import DispatcherClosedError, QueueFullError
 from csjd._model.job import Job
 
+_SPARE = 64  # of those that have left, how many are never worth a clean-up
 _Limit: TypeAlias = tuple[str, str | None]
 """The name of a limit, and the session it belongs to, if it does to one."""
 
@@ -45,6 +46,9 @@ class WaitingLine:
     _lines: dict[_Limit, list[tuple[int, Waiter]]] = attrs.field(factory=dict)
     """Heaps by ticket; none is empty."""
     _tickets: Iterator[int] = attrs.field(factory=itertools.count)
+    _gone: int = 0
+    """Those that have left since the lines were cleared of such."""
+    _clear_at: int = _SPARE
 
     def __bool__(self) -> bool:
         return bool(self._lines)
@@ -58,6 +62,19 @@ class WaitingLine:
     def leave(self, waiter: Waiter) -> None:
         """Give up waiting."""
         waiter.gone = True
+        self._gone += 1
+        if self._gone >= self._clear_at:
+            self._clear()
+
+    def _clear(self) -> None:
+        """Forget those that have left, with their jobs; O(1) for each."""
+        for limit, line in [*self._lines.items()]:
+            self._lines[limit] = kept = [each for each in line if not each[1].gone]
+            heapq.heapify(kept)
+            if not kept:
+                del self._lines[limit]
+        self._gone = 0
+        self._clear_at = max(_SPARE, sum(map(len, self._lines.values())))
 
     def let_in(self, session: str | None, now: float) -> None:
         """Let in whoever fits, now that a job of *session* has ended."""

@@ -386,20 +386,21 @@ class Scheduler:
             self.journal.notes.postponed(entry, kind, now)
 
     def _fail(self, entry: Entry, worker: Worker, verdict: Verdict, now: float) -> None:
+        halts = entry.spec.on_failure is OnFailure.HALT
         displaced = self.backlog.fail(entry, worker, verdict.error, verdict.timed_out, now)
         self.ended(entry, now)
         if self.journal is not None:
             for buried in displaced.all:
                 self.journal.notes.discarded(buried)
         session = entry.job.session
-        if session is not None and entry.spec.on_failure is OnFailure.HALT:
+        if session is not None and halts:
             self.tell(lambda at: SessionHalted(at=at, session=session, job=entry.job))
         for buried in displaced.dropped:
             self.tell(functools.partial(_dropped, buried.letter))
 
     def cancel(self, entry: Entry) -> bool:
-        """Cancel a job by request; return False if it has ended."""
-        if entry.state in TERMINAL:
+        """Cancel a job by request; return False if it has ended, or will never run here."""
+        if entry.state in TERMINAL or self.state is DispatcherState.CLOSED:
             return False
         lane, now = entry.holder, self.clock.current_time()
         if not isinstance(lane, Lane):
@@ -419,6 +420,7 @@ class Scheduler:
             entry.listener.set()
         for watcher in tuple(self.watchers):
             watcher(entry, now)
+        entry.spec = None  # type: ignore[assignment]  # see `Entry.spec`
 
     # --- pausing -----------------------------------------------------------------------
 

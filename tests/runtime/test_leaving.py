@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 import csjd
 from csjd import DispatcherState, Job
-from tests.runtime.scene import at, balanced, opened, submit, work
+from tests.runtime.scene import ONCE, at, balanced, opened, submit, work
 
 
 async def test_caller_sees_one_child_task() -> None:
@@ -283,3 +283,52 @@ async def test_dispatcher_that_was_left_can_be_collected(
     gc.collect()
     assert backlog() is None
     assert [each() for each in workers] == [None] * 3
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel", "raise"])
+async def test_job_that_was_ended_is_let_go_of(how: str, autojump_clock: MockClock) -> None:
+    class Held:
+        pass
+
+    held: list[weakref.ref[Held]] = []
+
+    async def handle(job: csjd.Job) -> None:
+        mine = Held()
+        held.append(weakref.ref(mine))
+        if how == "raise":
+            raise csjd.PermanentError("no")
+        await trio.sleep(10)
+
+    async with opened(history=0, duplicate_window=0) as dispatcher:
+        dispatcher.register("t", handle, timeout=1, retry=ONCE)
+        for _ in range(5):
+            receipt = await submit(dispatcher, "t")
+            await trio.sleep(0.5)
+            if how == "cancel":
+                assert receipt.cancel()
+            await receipt.outcome()
+    del receipt, dispatcher
+    gc.collect()
+    assert [each() for each in held] == [None] * 5
+
+
+@pytest.mark.parametrize("delay", [0.0, 100.0])
+async def test_handler_may_belong_to_what_keeps_the_receipts(
+    delay: float, autojump_clock: MockClock
+) -> None:
+    class Service:
+        def __init__(self) -> None:
+            self.receipts: list[csjd.Receipt] = []
+
+        async def handle(self, job: csjd.Job) -> None:
+            pass
+
+    service = Service()
+    async with opened(stop_grace=0) as dispatcher:
+        dispatcher.register("t", service.handle)
+        service.receipts.append(await submit(dispatcher, "t", delay=delay))
+        await trio.sleep(1)
+    kept = weakref.ref(service)
+    del service, dispatcher
+    gc.collect()
+    assert kept() is None

@@ -72,6 +72,42 @@ async def test_who_gives_up_waiting_is_out_and_holds_nobody_up(autojump_clock: M
     assert log.started == ["first", "next"]
 
 
+async def test_who_gives_up_as_room_comes_has_it(autojump_clock: MockClock) -> None:
+    log = work()
+    async with opened(log.registry, workers=1, max_pending=1) as dispatcher:
+        first = await submit(dispatcher, "nothing", id="first", delay=100)
+        scope, receipts = trio.CancelScope(), list[csjd.Receipt]()
+
+        async def come() -> None:
+            with scope:
+                receipts.append(await submit(dispatcher, "nothing", id="second", wait=True))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(come)
+            await at(1)
+            scope.cancel()
+            first.cancel()
+        assert [receipt.job.id for receipt in receipts] == ["second"]
+        assert not scope.cancelled_caught
+    assert log.started == ["second"]
+
+
+async def test_those_who_gave_up_are_forgotten_while_nothing_ends(
+    autojump_clock: MockClock,
+) -> None:
+    async with opened(work().registry, max_pending=1) as dispatcher:
+        await submit(dispatcher, "nothing", delay=1000)
+        async with trio.open_nursery() as nursery:
+            for _ in range(500):
+                nursery.start_soon(_waiting(dispatcher, "gone", "s"))
+            await at(1)
+            nursery.cancel_scope.cancel()
+        line = dispatcher._admission._line
+        assert sum(map(len, line._lines.values())) < 100
+        await trio.sleep(1000)
+        await submit(dispatcher, "nothing")
+
+
 async def test_full_session_holds_no_other_up(autojump_clock: MockClock) -> None:
     log = work()
     async with opened(log.registry, max_pending_per_session=1, max_pending=3) as dispatcher:

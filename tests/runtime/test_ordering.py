@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 from trio.testing import MockClock
 
@@ -181,6 +182,32 @@ async def test_low_priority_is_not_starved(session: str | None, autojump_clock: 
     assert 1 < place <= 16
     others = [name for name in log.started[:place] if name != "first"]
     assert others == [str(99 - n) for n in range(len(others))]
+
+
+async def test_low_priority_is_not_starved_by_the_picks_of_another_worker(
+    autojump_clock: MockClock,
+) -> None:
+    log = work()
+    async with opened(log.registry, workers=2, lanes=1) as dispatcher:
+        homes: dict[int, list[str]] = {0: [], 1: []}
+        for name in (f"s{number}" for number in range(100)):
+            await (await submit(dispatcher, "nothing", session=name)).outcome()
+            info = dispatcher.session_info(name)
+            assert info is not None
+            homes[info.worker].append(name)
+        began = trio.current_time()
+        for worker, names in homes.items():  # they pick in turns: one on the hour, one on the half
+            await submit(dispatcher, "sleep", 1 + worker / 2, session=names[0])
+        await trio.lowlevel.checkpoint()
+        for worker, names in homes.items():
+            low = f"low {worker}"
+            await submit(dispatcher, "sleep", 1, id=low, session=names[1], priority=-1)
+            for name in names[2:]:
+                await submit(dispatcher, "sleep", 1, session=name)
+        await trio.sleep(30)
+        assert {"low 0", "low 1"} <= log.times.keys()
+        assert max(log.times[low][0] - began for low in ("low 0", "low 1")) < 20
+        await dispatcher.stop(grace=0)
 
 
 async def test_delayed_job_starts_when_it_falls_due(autojump_clock: MockClock) -> None:

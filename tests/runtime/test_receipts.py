@@ -8,6 +8,7 @@ import trio.testing
 from trio.testing import MockClock
 
 import csjd
+from csjd import Job
 from tests.runtime.scene import ONCE, at, opened, submit, work
 
 
@@ -126,3 +127,34 @@ async def test_whatever_a_handler_returns_is_its_result(value: Any) -> None:
             return value
 
         assert await (await submit(dispatcher, "t")).result() is value
+
+
+async def test_receipts_and_attempts_show_no_payloads(autojump_clock: MockClock) -> None:
+    shown: list[str] = []
+    log = work()
+
+    @log.handler("show")
+    async def show(job: Job, attempt: csjd.Attempt) -> None:
+        shown.append(repr(attempt))
+
+    async with opened(log.registry, workers=1) as dispatcher:
+        await submit(dispatcher, "show", id="mine", session="s")
+        receipts = [
+            await submit(dispatcher, "nothing", "secret", session="s", id=f"other-{number}")
+            for number in range(1000)
+        ]
+        await receipts[-1].outcome()
+    shown += map(repr, receipts)
+    assert "mine" in shown[0]
+    assert "other-0" in shown[1]
+    assert max(map(len, shown)) < 500
+    assert not any("secret" in each for each in shown)
+
+
+async def test_job_cannot_be_cancelled_once_the_block_was_left(autojump_clock: MockClock) -> None:
+    async with opened(work().registry, stop_grace=0) as dispatcher:
+        receipt = await submit(dispatcher, "nothing", id="left", delay=5)
+    assert not receipt.cancel()
+    assert not dispatcher.cancel("left")
+    assert receipt.state is csjd.JobState.SCHEDULED
+    assert dispatcher.metrics().cancelled == 0
