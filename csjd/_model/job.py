@@ -1,10 +1,10 @@
 """The job: one unit of work, immutable and valid from the moment it exists."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final, NoReturn
 
 import attrs
 
@@ -12,9 +12,31 @@ from csjd._model.checks import check_name, is_integer, is_number
 from csjd._model.errors import InvalidJobError
 from csjd._model.identity import new_job_id
 
+
+class _NoMetadata(Mapping[str, Any]):
+    """An empty mapping that stays one, and itself when a job is pickled or copied."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: str) -> NoReturn:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "{}"
+
+    def __reduce__(self) -> str:
+        return "NO_METADATA"
+
+
 # Shared by all jobs that carry none: a mapping each would cost 64 bytes and a visit of
 # the garbage collector.
-NO_METADATA: Mapping[str, Any] = MappingProxyType({})
+NO_METADATA: Mapping[str, Any] = _NoMetadata()
 
 
 def _now() -> datetime:
@@ -26,6 +48,8 @@ class Job:
     """
     One unit of work.
 
+    Values of subclasses of str, int, float and datetime are made plain ones.
+
     Raises:
         InvalidJobError: Naming the field, when one is unusable.
     """
@@ -36,7 +60,7 @@ class Job:
     id: str = attrs.field(factory=new_job_id)
     """Refused while another job with it lives, and for the duplicate window after."""
 
-    payload: Any = None
+    payload: Any = attrs.field(default=None, hash=False)
     """What the handler works on. Copied at submit, and for each attempt, unless immutable."""
 
     session: str | None = None
@@ -57,7 +81,7 @@ class Job:
     created_at: datetime = attrs.field(factory=_now)
     """When this value was made (aware). Says nothing about order."""
 
-    metadata: Mapping[str, Any] = NO_METADATA
+    metadata: Mapping[str, Any] = attrs.field(default=NO_METADATA, hash=False)
     """For callers; csjd carries it and never looks inside. Copied as the payload is."""
 
     def __attrs_post_init__(self) -> None:
@@ -78,6 +102,37 @@ class Job:
         _check_aware("created_at", self.created_at)
         if not isinstance(self.metadata, Mapping):
             raise InvalidJobError("metadata", f"must be a mapping, got {self.metadata!r}")
+        if not _PLAIN_TYPES.issuperset(map(type, _values(self))):
+            for name, value in zip(_PLAIN, _values(self), strict=True):
+                if type(value) not in _PLAIN_TYPES:
+                    object.__setattr__(self, name, _plain(value))
+
+
+# What a subclass makes of a value is nothing that a store could write, or read again.
+_PLAIN: Final = (
+    "type",
+    "id",
+    "session",
+    "priority",
+    "max_attempts",
+    "timeout",
+    "run_at",
+    "created_at",
+)
+_PLAIN_TYPES: Final = frozenset({str, int, float, datetime, type(None)})
+_values: Final = attrgetter(*_PLAIN)
+
+
+def _plain(value: object) -> object:
+    """Return *value*, of a subclass of one of `_PLAIN_TYPES`, as that type itself has it."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    assert isinstance(value, datetime), "checked before"
+    return datetime.combine(value.date(), value.time(), value.tzinfo)
 
 
 def check_timeout(field: str, value: object) -> None:
@@ -105,3 +160,8 @@ def check_delay(value: object) -> None:
 def _check_aware(field: str, value: object) -> None:
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise InvalidJobError(field, f"must be a datetime with a time zone, got {value!r}")
+    if value.tzinfo is not UTC:
+        try:
+            value.astimezone(UTC)
+        except OverflowError:
+            raise InvalidJobError(field, f"must be a moment that UTC has, got {value!r}") from None

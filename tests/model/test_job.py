@@ -1,6 +1,9 @@
+import copy
+import enum
 import math
 import pickle
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Any
 
 import attrs
 import pytest
@@ -31,6 +34,70 @@ def test_job_without_id_gets_one_that_sorts_by_age() -> None:
     assert [each[14] for each in ids] == ["7"] * len(ids)
     # 60 bits of time: neighbours may share a tick, those far apart may not.
     assert ids[0] < ids[-1]
+
+
+class _Name(str):
+    pass
+
+
+class _Level(enum.IntEnum):
+    HIGH = 3
+
+
+class _Real(float):
+    pass
+
+
+class _Moment(datetime):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "plain"),
+    [
+        *((field, _Name("x"), "x") for field in ("type", "id", "session")),
+        ("priority", _Level.HIGH, 3),
+        ("max_attempts", _Level.HIGH, 3),
+        ("timeout", _Real(2.5), 2.5),
+        ("timeout", _Level.HIGH, 3),
+        *(
+            (
+                field,
+                _Moment(2024, 10, 27, 2, 30, tzinfo=UTC, fold=1),
+                datetime(2024, 10, 27, 2, 30, tzinfo=UTC, fold=1),
+            )
+            for field in ("run_at", "created_at")
+        ),
+    ],
+)
+def test_value_of_a_subclass_is_made_a_plain_one(field: str, value: Any, plain: Any) -> None:
+    kept = getattr(csjd.Job(**({"type": "t"} | {field: value})), field)
+    assert (kept, type(kept)) == (plain, type(plain))
+    assert getattr(kept, "fold", 0) == getattr(plain, "fold", 0)
+
+
+@pytest.mark.parametrize("field", ["run_at", "created_at"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))),
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+    ],
+)
+def test_moment_that_utc_has_not_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(csjd.InvalidJobError, match=f"^{field} must be a moment that UTC has"):
+        csjd.Job(**({"type": "t"} | {field: value}))
+
+
+def test_job_can_be_hashed_pickled_and_copied() -> None:
+    job = csjd.Job(type="t")
+    for twin in (pickle.loads(pickle.dumps(job)), copy.deepcopy(job)):
+        assert twin == job
+        assert hash(twin) == hash(job)
+        assert twin.metadata is job.metadata
+    assert hash(csjd.Job(type="t", payload={"a": []}, metadata={"b": []}))
+    assert (dict(job.metadata), len(job.metadata), repr(job.metadata)) == ({}, 0, "{}")
+    assert job.metadata.get("a") is None
 
 
 def test_job_is_frozen() -> None:
