@@ -51,8 +51,9 @@ async def open_dispatcher(
     dispatcher = Dispatcher(config, registry=registry, observers=observers, store=store)
     scheduler, stopping = dispatcher._scheduler, dispatcher._stopping
     try:
-        with trio.CancelScope() as guard:
-            await nursery.start(scheduler.run, guard, name="csjd dispatcher")
+        guard = trio.CancelScope()
+        await nursery.start(scheduler.run, guard, name="csjd dispatcher")
+        with guard:
             try:
                 await _recover(dispatcher)
                 await stopping.start()
@@ -77,14 +78,18 @@ async def open_dispatcher(
         raise scheduler.journal.refusal()
 
 
+@trio.lowlevel.enable_ki_protection
 async def _recover(dispatcher: Dispatcher) -> None:
     """Take in what the store keeps, if there is one, and begin to tell it what happens."""
     recovering, journal = dispatcher._admission.recovering, dispatcher._scheduler.journal
     if recovering is not None and journal is not None:
         await recovering.recover()
-        dispatcher._scheduler.start_soon(journal.run, name="csjd journal")
+        # Its task may have been cancelled meanwhile; then there is nothing to start any more.
+        if dispatcher._scheduler.state is not DispatcherState.CLOSED:
+            dispatcher._scheduler.start_soon(journal.run, name="csjd journal")
 
 
+@trio.lowlevel.enable_ki_protection
 async def _close(scheduler: Scheduler, stopping: Stopping) -> None:
     """Stop at once, unless that was done, and wait for the end of everything."""
     # No deadline: a handler that does not end keeps the block open, as any child task would.
@@ -94,6 +99,8 @@ async def _close(scheduler: Scheduler, stopping: Stopping) -> None:
                 await stopping.stop(0)
             scheduler.close()
         await scheduler.ended_event.wait()
+        if scheduler.journal is not None:  # a store may have come to be open after that
+            await scheduler.journal.close()
     report = stopping.last_stop
     if report is not None and report.unfinished and scheduler.journal is None:
         logger.warning(

@@ -100,6 +100,7 @@ class Scheduler:
 
     # --- the task ----------------------------------------------------------------------
 
+    @enable_ki_protection
     async def run(  # noqa: ASYNC114  started by `open_dispatcher` alone
         self,
         guard: trio.CancelScope,

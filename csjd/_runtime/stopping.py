@@ -65,6 +65,7 @@ class Stopping:
     def __attrs_post_init__(self) -> None:
         self.scheduler.on_closed = self.closed
 
+    @trio.lowlevel.enable_ki_protection
     async def start(self) -> None:
         """
         Run jobs (again).
@@ -105,6 +106,7 @@ class Stopping:
             ids = tuple(lane.entry.job.id for lane in stuck if lane.entry is not None)
             raise StuckHandlersError(ids, limit)
 
+    @trio.lowlevel.enable_ki_protection
     async def stop(self, grace: float | None) -> StopReport:
         """Drain for at most *grace* seconds; join the stop that is under way, if one is."""
         scheduler = self.scheduler
