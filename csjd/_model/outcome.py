@@ -56,7 +56,7 @@ class Cancelled:
 
     job: Job
     attempts: int
-    """Attempts begun."""
+    """Attempts begun, without those that were snoozed or interrupted."""
     duration: float
     """Seconds the cancelled attempt ran; 0 when none was running."""
     error: BaseException

@@ -20,6 +20,7 @@ from csjd._model.errors import (
     InvalidJobError,
     JobStoreError,
     QueueFullError,
+    WouldDeadlockError,
 )
 from csjd._model.events import (
     DeadLetterDiscarded,
@@ -265,7 +266,7 @@ class Admission:
         match error:
             case DuplicateJobError():
                 ledger.duplicates += 1
-            case QueueFullError():
+            case QueueFullError() | WouldDeadlockError():
                 ledger.rejected += 1
             case InvalidJobError() | HandlerNotFoundError():
                 ledger.invalid += 1

@@ -14,6 +14,7 @@ from csjd._model.errors import (
     JobFailedError,
     JobStoreError,
     QueueFullError,
+    WouldDeadlockError,
 )
 from csjd._model.job import Job
 from csjd._model.lifecycle import TERMINAL, JobState
@@ -152,7 +153,10 @@ class BatchReport:
     invalid: int
     """Refused: something about the job is unusable, or its type has no handler."""
     rejected: int
-    """Refused: a limit is reached, the dispatcher closed meanwhile, or the store has no room."""
+    """
+    Refused: a limit is reached, for ever if a handler waited for room; the dispatcher closed
+    meanwhile; or the store has no room.
+    """
     errors: Mapping[int, Exception]
     """By position in the batch: why that job was refused."""
     receipts: Sequence[Receipt | None]
@@ -165,7 +169,9 @@ def report_batch(
     """Return the report of a batch whose jobs became *entries*, or *errors*, by position."""
     duplicates = sum(isinstance(error, DuplicateJobError) for error in errors.values())
     rejected = sum(
-        isinstance(error, (QueueFullError, DispatcherClosedError, JobStoreError))
+        isinstance(
+            error, (QueueFullError, WouldDeadlockError, DispatcherClosedError, JobStoreError)
+        )
         for error in errors.values()
     )
     return BatchReport(

@@ -218,6 +218,22 @@ async def test_wait_of_the_last_lane_is_refused_at_once(
         assert trio.current_time() == 0
 
 
+async def test_job_that_would_wait_for_ever_for_room_counts_as_rejected(
+    autojump_clock: MockClock,
+) -> None:
+    async with opened(work().registry, workers=1, max_pending=1) as dispatcher:
+
+        async def ask() -> csjd.BatchReport:
+            return await dispatcher.submit_batch([Job(type="nothing")], wait=True)
+
+        outcome = await _ask(dispatcher, ask)
+        assert isinstance(outcome, csjd.Succeeded)
+        report: csjd.BatchReport = outcome.result
+        assert isinstance(report.errors[0], csjd.WouldDeadlockError)
+        assert (report.accepted, report.invalid, report.rejected) == (0, 0, 1)
+        assert (dispatcher.metrics().invalid, dispatcher.metrics().rejected) == (0, 1)
+
+
 async def test_wait_that_would_leave_every_lane_waiting_is_refused(
     autojump_clock: MockClock,
 ) -> None:
