@@ -31,7 +31,7 @@ def would_deadlock(lane: Lane, wait: Wait, lanes: Iterable[Lane], live: int) -> 
     queued = live - sum(each.entry is not None for each in everyone)
     waits: dict[Lane, tuple[Wait, ...]] = {each: tuple(each.waits) for each in everyone}
     waits[lane] += (wait,)
-    getting_on = {each for each in everyone if not waits[each] and not each.stuck}
+    getting_on = {each for each in everyone if not waits[each]}
     undecided = [each for each in everyone if waits[each]]
     while True:
         more = {
@@ -52,13 +52,18 @@ def _comes(wait: Wait, waiter: Lane, getting_on: set[Lane], queued: int) -> bool
         # Some job must end: one that runs, or one in the queue for which there is a lane.
         others = [lane for lane in getting_on if lane is not waiter]
         return any(lane.entry is not None or (queued and not lane.detached) for lane in others)
-    running = wait.session.head if wait.session is not None else wait
-    if running is not None and isinstance(running.holder, Lane):
-        if running.holder not in getting_on:
+    first = wait.session.head if wait.session is not None else wait
+    runs_first = first.holder if first is not None and isinstance(first.holder, Lane) else None
+    if runs_first is not None:
+        if runs_first not in getting_on:
             return False
-        if running is wait:
+        if first is wait:
             return True
-    takers = [lane for lane in getting_on if not (lane.detached or lane.worker.leaving)]
+    takers = [
+        lane
+        for lane in getting_on
+        if not (lane.detached or lane.worker.leaving or (lane.stuck and lane is not runs_first))
+    ]
     session = wait.session
     if session is None or session.worker.blocked:
         # Any will do; such a session is bound anew when its next job's turn comes.

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 import csjd
 from csjd import Job
-from tests.runtime.scene import at, balanced, opened, submit, work
+from tests.runtime.scene import ONCE, at, balanced, opened, submit, work
 
 
 @pytest.mark.parametrize(
@@ -359,6 +359,75 @@ async def test_handler_may_wait_for_a_session_whose_worker_was_removed(
             return await receipt.outcome()
 
         assert not _deadlocked(await _ask(dispatcher, ask, timeout=100))
+
+
+async def _get_stuck(dispatcher: csjd.Dispatcher, seconds: float, **settings: Any) -> csjd.Receipt:
+    """Return the receipt of a job that no longer hears anything and ends after *seconds*."""
+    stuck = await submit(dispatcher, "stubborn", seconds, timeout=1, **settings)
+    await at(5)
+    assert dispatcher.metrics().lanes_stuck == 1
+    return stuck
+
+
+async def test_handler_may_wait_for_a_stuck_one(autojump_clock: MockClock) -> None:
+    async with opened(
+        work().registry, workers=2, detach_budget=0, detach_grace=1, retry=ONCE
+    ) as dispatcher:
+        stuck = await _get_stuck(dispatcher, 9)
+
+        async def ask() -> float:
+            await stuck.outcome()
+            return trio.current_time()
+
+        outcome = await _ask(dispatcher, ask)
+        assert isinstance(outcome, csjd.Succeeded)
+        assert outcome.result == 9
+
+
+async def test_handler_may_wait_for_room_that_a_stuck_one_makes(
+    autojump_clock: MockClock,
+) -> None:
+    async with opened(
+        work().registry, workers=2, detach_budget=0, detach_grace=1, max_pending=2, retry=ONCE
+    ) as dispatcher:
+        await _get_stuck(dispatcher, 9)
+
+        async def ask() -> float:
+            await submit(dispatcher, "nothing", wait=True)
+            return trio.current_time()
+
+        outcome = await _ask(dispatcher, ask)
+        assert isinstance(outcome, csjd.Succeeded)
+        assert outcome.result == 9
+
+
+async def test_handler_may_wait_for_a_job_behind_a_stuck_one(autojump_clock: MockClock) -> None:
+    async with opened(
+        work().registry, workers=2, detach_budget=0, detach_grace=1, retry=ONCE
+    ) as dispatcher:
+        await _get_stuck(dispatcher, 9, session="s")
+        behind = await submit(dispatcher, "nothing", session="s")
+
+        async def ask() -> float:
+            await behind.outcome()
+            return trio.current_time()
+
+        outcome = await _ask(dispatcher, ask)
+        assert isinstance(outcome, csjd.Succeeded)
+        assert outcome.result == 9
+
+
+async def test_stuck_lane_is_not_counted_on_for_a_queued_job(autojump_clock: MockClock) -> None:
+    async with opened(
+        work().registry, workers=2, detach_budget=0, detach_grace=1, retry=ONCE
+    ) as dispatcher:
+        await _get_stuck(dispatcher, 9)
+
+        async def ask() -> Any:
+            return await (await submit(dispatcher, "nothing")).outcome()
+
+        assert _deadlocked(await _ask(dispatcher, ask))
+        assert trio.current_time() == 5
 
 
 async def test_handlers_of_two_dispatchers_may_wait_for_each_other(
