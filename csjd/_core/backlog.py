@@ -537,24 +537,26 @@ class Backlog:
         entry.state = _FALL_DUE[entry.state]
         entry.since = entry.due
 
-    def workable(self, until: float) -> bool:
-        """Whether, in a drain that lasts *until*, another attempt could begin."""
-        if self.idle:
+    def workable(self, until: float, lanes: Iterable[Lane]) -> bool:
+        """Whether, in a drain that lasts *until*, one of *lanes* could begin another attempt."""
+        workers = {lane.worker for lane in lanes if not (lane.detached or lane.worker.leaving)}
+        if self.idle or not workers:
             return False
-        return self._backoff_ends(until) or any(
+        return self._backoff_ends(until, workers) or any(
             first_free(queue, self.set_aside, oldest=False) is not None
-            for queue in (self.shared, *(worker.ready for worker in self.workers.values()))
+            for queue in (self.shared, *(worker.ready for worker in workers))
         )
 
-    def _backoff_ends(self, until: float) -> bool:
-        """Whether a job falls due up to *until* that may then be tried again."""
+    def _backoff_ends(self, until: float, workers: set[Worker]) -> bool:
+        """Whether a job falls due up to *until* that *workers* may then try again."""
         due = self.backoffs.next_due()
         if due is None or due > until:
             return False
-        if not self.holds.any:
+        if not self.holds.any and len(workers) == len(self.workers):
             return True
         return any(
-            entry.due <= until and not self.holds.holds(entry) for entry in self.backoffs.entries()
+            entry.due <= until and not self.holds.holds(entry) and _may_go_to(workers, entry)
+            for entry in self.backoffs.entries()
         )
 
     # --- stopped and paused ------------------------------------------------------------
@@ -644,3 +646,10 @@ class Backlog:
         # here already have to be offered anew.
         for entry in worker.ready.drain():
             self._offer(entry)
+
+
+def _may_go_to(workers: set[Worker], entry: Entry) -> bool:
+    """Whether the job may be offered to one of *workers* when it falls due."""
+    session = entry.session
+    # A session whose worker is blocked is bound anew then, nobody knows yet where to.
+    return session is None or session.worker in workers or session.worker.blocked

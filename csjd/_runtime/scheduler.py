@@ -198,6 +198,7 @@ class Scheduler:
             else:
                 self._give_up_on(lane, now)
         self.send_calls()
+        self._look_at_drain()  # what fell due may have gone where no lane is left for it
 
     def fall_due(self, now: float) -> None:
         """Make ready what is due."""

@@ -177,9 +177,8 @@ class Stopping:
 
     def _can_go_on(self, drain: Drain) -> bool:
         """Whether there is work for the drain, and a lane to do it that does not wait for us."""
-        takers = [lane for lane in self.scheduler.lanes if not lane.detached]
-        idle = any(lane not in self._callers for lane in takers)
-        return idle and self.scheduler.backlog.workable(drain.until)
+        others = (lane for lane in self.scheduler.lanes if lane not in self._callers)
+        return self.scheduler.backlog.workable(drain.until, others)
 
     async def _interrupt(self, drain: Drain) -> None:
         """Cancel what still runs, and give it `detach_grace` to end."""

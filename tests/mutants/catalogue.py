@@ -138,8 +138,8 @@ def _deaf_handler_is_declared_failed() -> Planting:
 
 def _stop_waits_for_the_future() -> Planting:
     def make(original: Any) -> Any:
-        def workable(self: Backlog, until: float) -> bool:
-            return original(self, until) or bool(self.delays.size or self.snoozes.size)
+        def workable(self: Backlog, until: float, lanes: Any) -> bool:
+            return original(self, until, lanes) or bool(self.delays.size or self.snoozes.size)
 
         return workable
 

@@ -303,6 +303,109 @@ async def test_handler_may_stop_and_start_again(autojump_clock: MockClock) -> No
     assert dispatcher.metrics().succeeded == 2
 
 
+async def _sessions_of_worker(dispatcher: csjd.Dispatcher, worker: int) -> list[str]:
+    """Return sessions that were bound to the worker by a job each."""
+    found = []
+    for name in map(str, range(20)):
+        await (await submit(dispatcher, "nothing", session=name)).outcome()
+        info = dispatcher.session_info(name)
+        assert info is not None
+        if info.worker == worker:
+            found.append(name)
+    return found
+
+
+def _stops(dispatcher: csjd.Dispatcher, grace: float) -> list[csjd.StopReport]:
+    """Register the handler `stop`; return where it puts its reports."""
+    reports: list[csjd.StopReport] = []
+
+    @dispatcher.handler("stop", timeout=math.inf)
+    async def handler(job: Job) -> None:
+        await trio.sleep(1)
+        reports.append(await dispatcher.stop(grace=grace))
+
+    return reports
+
+
+async def test_stop_by_a_handler_leaves_what_only_its_own_lane_could_do(
+    autojump_clock: MockClock,
+) -> None:
+    async with opened(work().registry, workers=2) as dispatcher:
+        mine, other, *_ = await _sessions_of_worker(dispatcher, 0)
+        elsewhere, *_ = await _sessions_of_worker(dispatcher, 1)
+        reports = _stops(dispatcher, math.inf)
+        await submit(dispatcher, "stop", session=mine)
+        await submit(dispatcher, "nothing", id="stays", session=other)
+        await submit(dispatcher, "sleep", 2, id="runs", session=elsewhere)
+        await submit(dispatcher, "sleep", 3, id="ready", session=elsewhere)
+        await submit(dispatcher, "sleep", 1, id="shared")
+        await trio.sleep(100)
+        [report] = reports
+        assert set(report.finished) == {"runs", "ready", "shared"}
+        assert _ids(report.unfinished)[-1] == "stays"
+        assert report.duration == 5
+        await dispatcher.start()
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_stop_by_a_handler_works_off_what_another_lane_of_its_worker_can_do(
+    lanes: int, autojump_clock: MockClock
+) -> None:
+    async with opened(work().registry, workers=1, lanes=lanes) as dispatcher:
+        reports = _stops(dispatcher, math.inf)
+        await submit(dispatcher, "stop", session="mine")
+        await submit(dispatcher, "sleep", 1, session="other")
+        await submit(dispatcher, "sleep", 2, id="last", session="other")
+        await trio.sleep(100)
+        [report] = reports
+        assert ("last" in report.finished) is (lanes == 2)
+        assert report.duration == (lanes == 2) * 2
+
+
+@pytest.mark.parametrize("worker", [0, 1, None])
+async def test_stop_by_a_handler_waits_only_for_backoff_that_another_lane_can_end(
+    worker: int | None, autojump_clock: MockClock
+) -> None:
+    async with opened(work().registry, workers=2, retry=lambda *_: 10) as dispatcher:
+        mine, other, *_ = await _sessions_of_worker(dispatcher, 0)
+        [elsewhere, *_] = await _sessions_of_worker(dispatcher, 1)
+        session = {0: other, 1: elsewhere, None: None}[worker]
+        failing = await submit(
+            dispatcher, "script", (ValueError(), "end"), id="failing", session=session
+        )
+        await at(1)
+        assert failing.state is csjd.JobState.SCHEDULED
+        reports = _stops(dispatcher, 1000)
+        await submit(dispatcher, "stop", session=mine)
+        await trio.sleep(100)
+        [report] = reports
+        assert report.finished == (() if worker == 0 else ("failing",))
+        assert report.duration == (0 if worker == 0 else 8)
+
+
+async def test_stop_by_a_handler_ends_when_a_session_moves_to_its_worker(
+    autojump_clock: MockClock,
+) -> None:
+    registry = work().registry
+    settings: dict[str, Any] = {"load_factor": 100, "retry": lambda *_: 10}
+    async with opened(registry, workers=2, **settings) as dispatcher:
+        without_last = await _sessions_of_worker(dispatcher, 0)
+    async with opened(registry, workers=3, **settings) as dispatcher:
+        mine, *_ = await _sessions_of_worker(dispatcher, 0)
+        moving = next(
+            name for name in await _sessions_of_worker(dispatcher, 2) if name in without_last
+        )
+        await submit(dispatcher, "script", (ValueError(), "end"), id="moves", session=moving)
+        await at(1)
+        reports = _stops(dispatcher, math.inf)
+        await submit(dispatcher, "stop", session=mine)
+        dispatcher.remove_worker(2)
+        await trio.sleep(100)
+        [report] = reports
+        assert report.duration == 8
+        assert _ids(report.unfinished)[0] == "moves"
+
+
 async def test_handler_cannot_wait_for_the_end_of_a_stop_that_waits_for_it(
     autojump_clock: MockClock,
 ) -> None:
