@@ -34,10 +34,11 @@ def would_deadlock(lane: Lane, wait: Wait, lanes: Iterable[Lane], live: int) -> 
     getting_on = {each for each in everyone if not waits[each]}
     undecided = [each for each in everyone if waits[each]]
     while True:
+        free = queued - sum(map(_jobs_behind, undecided))
         more = {
             each
             for each in undecided
-            if all(_comes(w, each, getting_on, queued) for w in waits[each])
+            if all(_comes(w, each, getting_on, free) for w in waits[each])
         }
         if lane in more:
             return False
@@ -47,11 +48,18 @@ def would_deadlock(lane: Lane, wait: Wait, lanes: Iterable[Lane], live: int) -> 
         undecided = [each for each in undecided if each not in more]
 
 
-def _comes(wait: Wait, waiter: Lane, getting_on: set[Lane], queued: int) -> bool:
+def _jobs_behind(lane: Lane) -> int:
+    """Return how many jobs cannot start before *lane*'s attempt ends: those of its session."""
+    session = lane.entry.session if lane.entry is not None else None
+    return session.pending - 1 if session is not None else 0
+
+
+def _comes(wait: Wait, waiter: Lane, getting_on: set[Lane], free: int) -> bool:
+    """Whether *wait* ends, with *free* jobs queued that stand behind nobody undecided."""
     if wait is None:
-        # Some job must end: one that runs, or one in the queue for which there is a lane.
+        # Some job must end: one that runs, or a free one for which there is a lane.
         others = [lane for lane in getting_on if lane is not waiter]
-        return any(lane.entry is not None or (queued and not lane.detached) for lane in others)
+        return any(lane.entry is not None or (free and not lane.detached) for lane in others)
     first = wait.session.head if wait.session is not None else wait
     runs_first = first.holder if first is not None and isinstance(first.holder, Lane) else None
     if runs_first is not None:

@@ -332,6 +332,58 @@ async def test_handler_cannot_wait_for_room_in_its_own_full_session(
         assert _deadlocked(await _ask(dispatcher, ask, session="s"))
 
 
+@pytest.mark.parametrize("delay", [0, 10])
+async def test_handler_cannot_wait_for_room_that_only_jobs_behind_it_would_make(
+    delay: float, autojump_clock: MockClock
+) -> None:
+    async with opened(work().registry, workers=2, lanes=2, max_pending=2) as dispatcher:
+
+        async def ask() -> None:
+            await submit(dispatcher, "nothing", session="s", delay=delay)
+            await submit(dispatcher, "nothing", session="t", wait=True)
+
+        assert _deadlocked(await _ask(dispatcher, ask, session="s"))
+        assert trio.current_time() == 0
+
+
+async def test_jobs_behind_one_that_waits_for_the_caller_make_no_room(
+    autojump_clock: MockClock,
+) -> None:
+    async with opened(work().registry, workers=2, lanes=2, max_pending=4) as dispatcher:
+        asking: list[csjd.Receipt] = []
+
+        @dispatcher.handler("parent", retry=ONCE)
+        async def parent(job: Job) -> None:
+            await asking[0].outcome()
+
+        @dispatcher.handler("ask", retry=ONCE)
+        async def ask(job: Job) -> None:
+            await trio.sleep(1)
+            await submit(dispatcher, "nothing", wait=True)
+
+        asking.append(await submit(dispatcher, "ask", session="s"))
+        await submit(dispatcher, "nothing", session="s")
+        await submit(dispatcher, "parent", session="t")
+        await submit(dispatcher, "nothing", session="t")
+        assert _deadlocked(await asking[0].outcome())
+
+
+async def test_handler_may_wait_for_room_that_a_job_behind_nobody_waiting_makes(
+    autojump_clock: MockClock,
+) -> None:
+    async with opened(work().registry, workers=1, lanes=2, max_pending=3) as dispatcher:
+
+        async def ask() -> float:
+            await submit(dispatcher, "nothing", session="s")
+            await submit(dispatcher, "nothing", session="t", delay=5)
+            await submit(dispatcher, "nothing", session="s", wait=True)
+            return trio.current_time()
+
+        outcome = await _ask(dispatcher, ask, session="s")
+        assert isinstance(outcome, csjd.Succeeded)
+        assert outcome.result == 5
+
+
 async def test_handler_may_wait_for_room_that_comes(autojump_clock: MockClock) -> None:
     async with opened(work().registry, workers=2, max_pending=2) as dispatcher:
         await submit(dispatcher, "sleep", 5)
