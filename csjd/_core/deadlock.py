@@ -7,17 +7,26 @@ on. The lanes that get on are the least fixed point of that rule; a wait must no
 if the lane that begins it would not be among them.
 """
 
+import enum
 from collections.abc import Iterable
 from typing import TypeAlias
 
 from csjd._core.entry import Entry
 from csjd._core.lanes import Lane
 
-Wait: TypeAlias = Entry | None
-"""The end of that job; None: the end of any job, because there is no room."""
+
+class Room(enum.Enum):
+    """What has to end where there is no room."""
+
+    JOB = "any job"
+    SESSION = "all jobs of any session"
 
 
-def would_deadlock(lane: Lane, wait: Wait, lanes: Iterable[Lane], live: int) -> bool:
+Wait: TypeAlias = Entry | Room
+"""The end of that job, or of whatever makes room."""
+
+
+def would_deadlock(lane: Lane, wait: Wait, lanes: Iterable[Lane], live: int, sessions: int) -> bool:
     """
     Whether *wait* could never end if *lane*'s attempt began it.
 
@@ -26,6 +35,7 @@ def would_deadlock(lane: Lane, wait: Wait, lanes: Iterable[Lane], live: int) -> 
         wait: What it is about to wait for.
         lanes: All lanes, detached ones and *lane* included.
         live: How many jobs are accepted and have not ended.
+        sessions: How many sessions they belong to.
     """
     everyone = tuple(lanes)
     queued = live - sum(each.entry is not None for each in everyone)
@@ -34,7 +44,15 @@ def would_deadlock(lane: Lane, wait: Wait, lanes: Iterable[Lane], live: int) -> 
     getting_on = {each for each in everyone if not waits[each]}
     undecided = [each for each in everyone if waits[each]]
     while True:
-        free = queued - sum(map(_jobs_behind, undecided))
+        held_up = [
+            each.entry.session
+            for each in undecided
+            if each.entry is not None and each.entry.session is not None
+        ]
+        free = {
+            Room.JOB: queued - sum(session.pending - 1 for session in held_up),
+            Room.SESSION: sessions - len(held_up),
+        }
         more = {
             each
             for each in undecided
@@ -48,18 +66,13 @@ def would_deadlock(lane: Lane, wait: Wait, lanes: Iterable[Lane], live: int) -> 
         undecided = [each for each in undecided if each not in more]
 
 
-def _jobs_behind(lane: Lane) -> int:
-    """Return how many jobs cannot start before *lane*'s attempt ends: those of its session."""
-    session = lane.entry.session if lane.entry is not None else None
-    return session.pending - 1 if session is not None else 0
-
-
-def _comes(wait: Wait, waiter: Lane, getting_on: set[Lane], free: int) -> bool:
-    """Whether *wait* ends, with *free* jobs queued that stand behind nobody undecided."""
-    if wait is None:
-        # Some job must end: one that runs, or a free one for which there is a lane.
+def _comes(wait: Wait, waiter: Lane, getting_on: set[Lane], free: dict[Room, int]) -> bool:
+    """Whether *wait* ends; *free* says how much there is that no undecided lane holds up."""
+    if isinstance(wait, Room):
         others = [lane for lane in getting_on if lane is not waiter]
-        return any(lane.entry is not None or (free and not lane.detached) for lane in others)
+        return any(
+            _ends_one(lane, wait) or (free[wait] > 0 and not lane.detached) for lane in others
+        )
     first = wait.session.head if wait.session is not None else wait
     runs_first = first.holder if first is not None and isinstance(first.holder, Lane) else None
     if runs_first is not None:
@@ -77,3 +90,9 @@ def _comes(wait: Wait, waiter: Lane, getting_on: set[Lane], free: int) -> bool:
         # Any will do; such a session is bound anew when its next job's turn comes.
         return bool(takers)
     return any(lane.worker is session.worker for lane in takers)
+
+
+def _ends_one(lane: Lane, room: Room) -> bool:
+    """Whether the end of *lane*'s attempt is, or brings nearer, what makes *room*."""
+    entry = lane.entry
+    return entry is not None and (room is Room.JOB or entry.session is not None)

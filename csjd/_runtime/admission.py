@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
+from csjd._core.deadlock import Room, Wait
 from csjd._core.entry import Entry
 from csjd._core.reserving import Reservations
 from csjd._model.errors import (
@@ -195,14 +196,16 @@ class Admission:
         assert waiter.entry is not None, "who waits is let in or refused"
         return waiter.entry
 
-    def _obstacle(self, full: QueueFullError) -> Entry | None:
-        """Return the job whose end makes the room that is missing; None: any job's."""
-        if full.limit_name != "max_pending_per_session" or full.session is None:
-            return None
+    def _obstacle(self, full: QueueFullError) -> Wait:
+        """Return what has to end for the room that is missing."""
+        if full.limit_name == "max_sessions":
+            return Room.SESSION
+        if full.limit_name == "max_pending" or full.session is None:
+            return Room.JOB
         session = self.scheduler.backlog.sessions.find(
             full.session, self.scheduler.clock.current_time()
         )
-        return session.head if session is not None else None
+        return Room.JOB if session is None or session.head is None else session.head
 
     def _let_in(self, entry: Entry, now: float) -> None:
         """Let in who waits for the room that the end of *entry* made."""

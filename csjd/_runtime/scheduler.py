@@ -20,7 +20,7 @@ from trio.lowlevel import enable_ki_protection
 
 from csjd._core import statistics
 from csjd._core.backlog import Backlog
-from csjd._core.deadlock import Wait, would_deadlock
+from csjd._core.deadlock import Room, Wait, would_deadlock
 from csjd._core.entry import Entry
 from csjd._core.lanes import CancelReason, Lane, Worker, due_for_check, next_check
 from csjd._core.observers import Observers
@@ -491,8 +491,9 @@ class Scheduler:
             yield
             return
         lane = task.lane
-        if would_deadlock(lane, wait, self.lanes, self.backlog.limits.pending):
-            what = "room in the queue" if wait is None else f"job {wait.job.id!r}"
+        live, sessions = self.backlog.limits.pending, self.backlog.sessions.active
+        if would_deadlock(lane, wait, self.lanes, live, sessions):
+            what = "room in the queue" if isinstance(wait, Room) else f"job {wait.job.id!r}"
             raise WouldDeadlockError(
                 f"job {_job(lane).id!r} waits for {what}, which cannot come before it ends"
             )

@@ -384,6 +384,37 @@ async def test_handler_may_wait_for_room_that_a_job_behind_nobody_waiting_makes(
         assert outcome.result == 5
 
 
+async def test_handler_of_the_only_session_cannot_wait_for_room_for_another(
+    autojump_clock: MockClock,
+) -> None:
+    async with opened(work().registry, workers=1, lanes=3, max_sessions=1) as dispatcher:
+
+        async def ask() -> None:
+            await submit(dispatcher, "nothing", session="t", wait=True)
+
+        # That one ends does not help: it belongs to no session.
+        await submit(dispatcher, "sleep", 5)
+        assert _deadlocked(await _ask(dispatcher, ask, session="s"))
+        assert trio.current_time() == 0
+
+
+@pytest.mark.parametrize("delay", [0, 3])
+async def test_handler_may_wait_for_another_session_to_end(
+    delay: float, autojump_clock: MockClock
+) -> None:
+    async with opened(work().registry, workers=1, lanes=2, max_sessions=2) as dispatcher:
+        for seconds in (1, 2):
+            await submit(dispatcher, "sleep", seconds, session="r", delay=delay)
+
+        async def ask() -> float:
+            await submit(dispatcher, "nothing", session="t", wait=True)
+            return trio.current_time()
+
+        outcome = await _ask(dispatcher, ask, session="s")
+        assert isinstance(outcome, csjd.Succeeded)
+        assert outcome.result == delay + 3
+
+
 async def test_handler_may_wait_for_room_that_comes(autojump_clock: MockClock) -> None:
     async with opened(work().registry, workers=2, max_pending=2) as dispatcher:
         await submit(dispatcher, "sleep", 5)
