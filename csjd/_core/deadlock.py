@@ -5,6 +5,9 @@ A lane *gets on* if its attempt can end: it is free, or busy with a handler that
 no other job, or everything its handler waits for will come about because other lanes get
 on. The lanes that get on are the least fixed point of that rule; a wait must not be begun
 if the lane that begins it would not be among them.
+
+A stuck lane gets on: its handler may end yet, deaf as it is to its cancellation. But only
+what has to wait for that very handler counts on it; other queued jobs need another lane.
 """
 
 import enum
