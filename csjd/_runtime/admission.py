@@ -222,7 +222,12 @@ class Admission:
 
     def close_door(self) -> None:
         """Send away who waits, because nothing more is accepted."""
-        self._line.refuse_all(self.scheduler.state.value)
+        state = self.scheduler.state.value
+        self.turn_away(lambda: DispatcherClosedError(state))
+
+    def turn_away(self, refusal: Callable[[], CsjdError]) -> None:
+        """Send away who waits for room, each with an error of their own from *refusal*."""
+        self._line.refuse_all(refusal)
 
     # --- dead letters ------------------------------------------------------------------
 

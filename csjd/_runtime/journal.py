@@ -21,6 +21,7 @@ from trio.lowlevel import enable_ki_protection
 
 from csjd._core.entry import Entry
 from csjd._model.errors import (
+    CsjdError,
     JobStoreClosedError,
     JobStoreError,
     JobStoreFullError,
@@ -74,6 +75,8 @@ class Journal:
         """What has happened in memory, to be written when there is something to write."""
         self.unsettled: dict[int, Batch] = {}
         """Cancelled jobs, by order, whose end is not known to be durable."""
+        self.turn_away: Callable[[Callable[[], CsjdError]], None] | None = None
+        """Refuses those who wait for room."""
         self._scheduler = scheduler
         self._backlog = scheduler.backlog
         self._next = Batch()
@@ -291,6 +294,8 @@ class Journal:
             "its jobs are safe, reopen it to go on: %s",
             error,
         )
+        if self.turn_away is not None:  # no job ends any more but those that run
+            self.turn_away(self.refusal)
         scheduler.rest()
         scheduler.tell(lambda at: JobStoreFailed(at=at, error=error))
 

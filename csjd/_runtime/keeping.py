@@ -45,6 +45,7 @@ class Keeping:
     def __attrs_post_init__(self) -> None:
         self.scheduler = self.admission.scheduler
         self.reservations = Reservations(self.scheduler.backlog)
+        self.journal.turn_away = self.admission.turn_away
 
     async def submit(self, job: Job, *, wait: bool, delay: float) -> Receipt:
         """Take *job* in; as `Dispatcher.submit`, whose checks of the door were passed."""

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from csjd._core.entry import Entry
-from csjd._model.errors import DispatcherClosedError, QueueFullError
+from csjd._model.errors import QueueFullError
 from csjd._model.job import Job
 
 _SPARE = 64  # of those that have left, how many are never worth a clean-up
@@ -91,11 +91,11 @@ class WaitingLine:
             if _limit(full) == line:  # as before: nobody behind it in this line fits either
                 stuck.add(line)
 
-    def refuse_all(self, state: str) -> None:
-        """Send everybody away, because the dispatcher does not accept any more."""
+    def refuse_all(self, refusal: Callable[[], Exception]) -> None:
+        """Send everybody away, each with an error of their own from *refusal*."""
         for line in self._lines.values():
             for _, waiter in line:
-                waiter.refusal = DispatcherClosedError(state)
+                waiter.refusal = refusal()
                 waiter.event.set()
         self._lines.clear()
 

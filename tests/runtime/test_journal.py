@@ -359,6 +359,38 @@ async def test_failed_store_ends_acknowledgements_and_running_handlers_finish(
     assert [job.accepted.id for job in store.crashed().recover().live] == ["runs", "waits"]
 
 
+async def test_who_waits_for_room_is_refused_when_the_store_fails(
+    autojump_clock: MockClock,
+) -> None:
+    broken = csjd.JobStoreError("disk", "Input/output error")
+    store, log = SlowStore(faults=itertools.chain([None], itertools.repeat(broken))), work()
+    refused: list[csjd.CsjdError] = []
+
+    @log.handler("again", retry=csjd.Retry(max_attempts=5, min_delay=60, max_delay=60, jitter=0))
+    async def again(job: Job, attempt: csjd.Attempt) -> None:
+        await trio.sleep(5)
+        raise OSError("try again")
+
+    async def wait_for_room(job_id: str, session: str | None = None) -> None:
+        with pytest.raises(csjd.JobStoreClosedError) as caught:
+            await submit(dispatcher, "nothing", id=job_id, session=session, wait=True)
+        refused.append(caught.value)
+
+    with pytest.RaisesGroup(csjd.JobStoreClosedError, flatten_subgroups=True):
+        async with (
+            opened(store, log.registry, max_pending=1) as dispatcher,
+            trio.open_nursery() as nursery,
+        ):
+            receipt = await submit(dispatcher, "again", id="a")
+            nursery.start_soon(wait_for_room, "b")
+            nursery.start_soon(wait_for_room, "c", "s")
+            await at(6)  # the store was told of the retry, and has failed
+            assert [error.__cause__ for error in refused] == [broken, broken]
+            assert dispatcher.metrics().rejected == 2
+            assert state(receipt) is csjd.JobState.SCHEDULED
+            assert balanced(dispatcher.metrics())
+
+
 async def test_what_is_no_store_error_ends_the_dispatcher(autojump_clock: MockClock) -> None:
     store = SlowStore(faults=iter([ZeroDivisionError("a bug")]))
     with pytest.RaisesGroup(csjd.DispatcherCrashedError, ZeroDivisionError, flatten_subgroups=True):
