@@ -132,6 +132,8 @@ def decode_typed(data: bytes, type: type[T]) -> T:
         return msgspec.msgpack.decode(data, type=type)
     except msgspec.DecodeError as error:
         raise ValueError(f"not a payload of {type!r}: {error}") from error
+    except Exception as error:  # the class's own code runs here, and may raise anything
+        raise ValueError(f"not a payload of {type!r}: {error!r}") from error
 
 
 def _carried(value: Any, field: str, depth: int) -> Any:

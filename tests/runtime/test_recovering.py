@@ -340,6 +340,42 @@ async def test_payload_its_handler_cannot_take_parks_the_job_and_says_so(
         assert [job.job_id for job in dispatcher.history()] == ["b"]
 
 
+@pytest.mark.parametrize("early", [True, False])
+async def test_class_that_raises_parks_its_job_and_no_other(
+    autojump_clock: MockClock, early: bool
+) -> None:
+    least = 0
+
+    @attrs.frozen
+    class Limited:
+        x: int
+
+        def __attrs_post_init__(self) -> None:
+            assert self.x >= least, "too small now"
+
+    async def take(job: Job) -> None:  # noqa: ASYNC124  a handler
+        seen.append(job.payload.x)
+
+    store = SlowStore()
+    seen: list[int] = []
+    registry = csjd.Registry()
+    registry.register("limited", take, payload=Limited)
+    async with opened(store, registry) as dispatcher:
+        dispatcher.pause()
+        for x in (11, 1, 12):
+            await submit(dispatcher, "limited", Limited(x))
+    least = 10
+    heard: list[csjd.Event] = []
+    async with opened(store, registry if early else None, observers=(heard.append,)) as dispatcher:
+        if not early:
+            dispatcher.register("limited", take, payload=Limited)
+        await trio.sleep(1)
+        assert dispatcher.metrics().parked == 1
+        assert sorted(seen) == [11, 12]
+        told = [event.reason for event in heard if isinstance(event, csjd.JobParked)]
+        assert "too small now" in told[-1]
+
+
 async def test_job_that_is_none_any_more_stays_in_the_store_and_holds_its_session(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

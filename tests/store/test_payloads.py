@@ -144,6 +144,21 @@ def test_typed_payload_is_rebuilt_and_checked() -> None:
         encode_typed(object())
 
 
+@attrs.frozen
+class Particular:
+    limit: int
+
+    def __attrs_post_init__(self) -> None:
+        if self.limit < 10:
+            raise LookupError("no such limit")
+
+
+def test_whatever_a_class_raises_is_a_payload_that_does_not_fit() -> None:
+    assert decode_typed(encode_typed({"limit": 10}), Particular) == Particular(10)
+    with pytest.raises(ValueError, match="no such limit"):
+        decode_typed(encode_typed({"limit": 9}), Particular)
+
+
 def test_job_comes_back() -> None:
     job = Job(
         type="email",
