@@ -349,9 +349,12 @@ class Dispatcher:
         Raises:
             DeadLetterNotFoundError: There is none with this id.
             DuplicateJobError: A live job has the id.
+            HandlerNotFoundError: It came out of the store, and its type has no handler.
+            InvalidJobError: It came out of the store, and its handler cannot take it.
             QueueFullError: A limit is reached.
             DispatcherClosedError: The dispatcher stops or was stopped.
             DispatcherNotStartedError: It was never started.
+            JobStoreError: As for `submit`.
         """
         self._check_home("requeue")
         return await self._admission.requeue(job_id)

@@ -12,7 +12,7 @@ from csjd._core.duplicates import RESERVED
 from csjd._core.entry import Entry
 from csjd._core.readmission import Readmission
 from csjd._core.timers import DueTimes
-from csjd._model.errors import RecordedError
+from csjd._model.errors import InvalidJobError, RecordedError
 from csjd._model.events import JobParked, JobStoreOpened
 from csjd._model.handler import HandlerSpec
 from csjd._model.job import Job
@@ -220,7 +220,12 @@ class Recovering:
         accepted = self._letters.get(buried.letter.job.id)
         if buried.spec is not None or accepted is None or accepted.order != buried.order:
             return buried
-        job = _rebuilt(accepted, spec)
+        try:
+            job = _rebuilt(accepted, spec)
+        except InvalidJobError:
+            raise
+        except ValueError as error:
+            raise InvalidJobError("payload", f"is not what its handler takes: {error}") from error
         letter = attrs.evolve(buried.letter, job=job)
         return Buried(letter, spec, needs_copies(job), buried.order)
 

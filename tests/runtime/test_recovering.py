@@ -340,6 +340,20 @@ async def test_payload_its_handler_cannot_take_parks_the_job_and_says_so(
         assert [job.job_id for job in dispatcher.history()] == ["b"]
 
 
+async def test_requeue_of_a_payload_its_handler_cannot_take_is_refused(
+    autojump_clock: MockClock,
+) -> None:
+    store = SlowStore()
+    async with opened(store, duplicate_window=0) as dispatcher:
+        dispatcher.register("point", bad, retry=ONCE, payload=Point)
+        await submit(dispatcher, "point", Point(1, 2), id="a")
+    async with opened(store, duplicate_window=0) as dispatcher:
+        dispatcher.register("point", bad, payload=Point3)
+        with pytest.raises(csjd.InvalidJobError, match="payload is not what its handler takes"):
+            await dispatcher.requeue("a")
+        assert [letter.job.id for letter in await dispatcher.dead_letters()] == ["a"]
+
+
 @pytest.mark.parametrize("early", [True, False])
 async def test_class_that_raises_parks_its_job_and_no_other(
     autojump_clock: MockClock, early: bool
