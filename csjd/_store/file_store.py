@@ -30,7 +30,6 @@ from csjd._model.errors import (
     JobStoreClosedError,
     JobStoreError,
     JobStoreFullError,
-    JobStoreLockedError,
 )
 from csjd._model.storing import (
     Accepted,
@@ -48,7 +47,7 @@ from csjd._store.files import Directory, FileLayer, Lock, OsFiles
 from csjd._store.framing import STORE_ID_BYTES, NewerFormatError, RecordKind
 from csjd._store.layout import LOCK_NAME
 from csjd._store.lock import LockHeldError
-from csjd._store.recovery import corrupt_error, load, to_recovery
+from csjd._store.recovery import corrupt_error, load, locked_error, to_recovery
 from csjd._store.replay import BadFileError, Replayed
 from csjd._store.segment import (
     Founding,
@@ -301,8 +300,7 @@ class FileJobStore:
         try:
             yield
         except LockHeldError as error:
-            holder = error.note or "another process"
-            raise JobStoreLockedError(self._path, "locked", holder) from None
+            raise locked_error(self._path, error) from None
         except BadFileError as error:
             raise corrupt_error(self._path, error) from error
         except (NewerFormatError, NotMadeError, OSError) as error:

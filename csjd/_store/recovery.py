@@ -1,10 +1,11 @@
 """What a store's files come to when it is opened, or looked at as if it were."""
 
-from csjd._model.errors import JobStoreCorruptError
+from csjd._model.errors import JobStoreCorruptError, JobStoreLockedError
 from csjd._model.storing import Recovery
 from csjd._store.files import Directory
 from csjd._store.framing import DamageError
 from csjd._store.layout import Layout, lay_out
+from csjd._store.lock import LockHeldError
 from csjd._store.pacing import unpaced
 from csjd._store.replay import BadFileError, Replayed, replay
 from csjd._store.state import State
@@ -32,6 +33,11 @@ def load(directory: Directory, now: float) -> tuple[State, Replayed, Layout]:
 def corrupt_error(path: str, error: BadFileError) -> JobStoreCorruptError:
     """Return what callers know in place of a `BadFileError`."""
     return JobStoreCorruptError(path, error.reason, error.file, error.offset)
+
+
+def locked_error(path: str, error: LockHeldError) -> JobStoreLockedError:
+    """Return what callers know in place of a `LockHeldError`."""
+    return JobStoreLockedError(path, "locked", error.note or "another process")
 
 
 def to_recovery(state: State, replayed: Replayed) -> Recovery:

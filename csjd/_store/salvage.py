@@ -51,6 +51,7 @@ def salvage(path: str, into: str, *, files: FileLayer | None = None) -> Salvage:
     Make a new store at *into* from whatever of the one at *path* is sound.
 
     Raises:
+        JobStoreLockedError: What is at *into* is in use.
         JobStoreError: There is nothing at *path*, something at *into*, or one of them
             cannot be read or written.
     """

@@ -19,8 +19,9 @@ from csjd._store.files import Directory, FileLayer, OsFiles
 from csjd._store.framing import STORE_ID_BYTES, RecordKind
 from csjd._store.inspection import looking_into
 from csjd._store.layout import LOCK_NAME
+from csjd._store.lock import LockHeldError
 from csjd._store.pacing import unpaced
-from csjd._store.recovery import corrupt_error, load
+from csjd._store.recovery import corrupt_error, load, locked_error
 from csjd._store.replay import BadFileError
 from csjd._store.segment import Founding, NotMadeError, found_segment
 from csjd._store.snapshot import write_snapshot
@@ -62,6 +63,7 @@ def import_lines(lines: Iterable[bytes | str], path: str, *, files: FileLayer | 
     Make a new store from exported lines; return how many things are in it.
 
     Raises:
+        JobStoreLockedError: There is one, and it is in use.
         JobStoreError: There is a store already, a line is unusable, or it cannot be
             written. A path where it failed half-way is refused by `recover`.
     """
@@ -85,6 +87,7 @@ def create_store(path: str, state: State, files: FileLayer) -> int:
     Make a new store that holds *state*, which is empty after; return how much is in it.
 
     Raises:
+        JobStoreLockedError: There is one, and it is in use.
         JobStoreError: There is a store already, or it cannot be written.
     """
     try:
@@ -93,6 +96,8 @@ def create_store(path: str, state: State, files: FileLayer) -> int:
             return _create_in(path, directory, state, files)
         finally:
             directory.close()
+    except LockHeldError as error:
+        raise locked_error(path, error) from None
     except (OSError, NotMadeError) as error:
         raise JobStoreError(path, f"cannot be written: {error}") from error
 

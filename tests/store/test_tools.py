@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from csjd import stores
-from csjd._model.errors import JobStoreError
+from csjd._model.errors import JobStoreError, JobStoreLockedError
 from csjd._store.file_store import FileJobStore
 from csjd._store.salvage import salvage
 from csjd.cli import main
@@ -173,6 +173,21 @@ def test_locked_store_is_a_status_and_a_line(
     captured = capsys.readouterr()
     assert json.loads(captured.out)["error"] == "JobStoreLockedError"
     assert "in use by" in captured.err
+    store.close()
+
+
+def test_making_a_store_where_one_is_in_use_is_refused_as_locked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = FileJobStore(tmp_path)
+    store.recover()
+    with pytest.raises(JobStoreLockedError) as caught:
+        stores.import_lines([b'{"csjd-store":1}', b'{"next_order":1}'], str(tmp_path))
+    assert caught.value.holder.startswith("process ")
+    assert main(["store", "salvage", "--json", str(tmp_path), str(tmp_path)]) == 3
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["error"] == "JobStoreLockedError"
+    assert "in use by process " in captured.err
     store.close()
 
 
