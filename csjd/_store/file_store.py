@@ -138,7 +138,6 @@ class FileJobStore:
             opened.live += change
             numbers.commits += 1
             numbers.operations += len(operations)
-            numbers.syncs += sync
             numbers.bytes_written += segment.end - before
 
     def maintain(self) -> None:
@@ -180,7 +179,7 @@ class FileJobStore:
         return StoreStatistics(
             commits=numbers.commits,
             operations=numbers.operations,
-            syncs=numbers.syncs,
+            syncs=opened.segment.syncs,
             bytes_written=numbers.bytes_written,
             log_bytes=opened.older_bytes + opened.segment.end,
             snapshot_bytes=opened.snapshot_bytes,
@@ -318,7 +317,6 @@ class FileJobStore:
             if trim:
                 segment.trim()
             segment.sync()
-        self._numbers.syncs += 1
 
     def _rotate(self, opened: "_Opened") -> int:
         """Go on in a new segment; return the last record's number in the old one."""
@@ -338,6 +336,7 @@ class FileJobStore:
                 founding=[Founding(RecordKind.ROTATED, b"")],
                 reserve=self._reserve(opened.live),
             )
+        new.syncs += old.syncs  # before anybody can look at it
         opened.segment = new
         opened.older_bytes += old.end
         opened.segments += 1
@@ -367,7 +366,7 @@ class _Opened:
     directory: Directory
     lock: Lock
     segment: Segment
-    """The one that grows."""
+    """The one that grows; its `syncs` count those of the ones before it, too."""
     store_id: bytes
     live: int
     """Live jobs, for the reserve."""
@@ -389,7 +388,6 @@ class _Numbers:
 
     commits: int = 0
     operations: int = 0
-    syncs: int = 0
     bytes_written: int = 0
     compactions: int = 0
 

@@ -69,6 +69,8 @@ class Segment:
     """Bytes of room to allocate at a time."""
     sealed: bool = False
     """Whether the last record is a seal."""
+    syncs: int = 1
+    """How often the disk was asked to make it durable; once when it was made."""
 
     def append(self, kind: int, body: bytes, *, sync: bool, reserve: int = 0) -> None:
         """
@@ -87,7 +89,7 @@ class Segment:
         data = pack_record(self.number + 1, self.durable, kind, body, seed=self._seed)
         self._make_room(self.end + len(data), reserve)
         alone = sync and self.durable == self.number and self._file.writes_through
-        write = self._file.write_through if alone else self._file.write
+        write = self._write_through if alone else self._file.write
         try:
             write_all(write, data, self.end)
         except OSError as error:
@@ -109,6 +111,7 @@ class Segment:
                 kernel may have dropped what it could not write and would let a second
                 sync succeed, so there is no second try.
         """
+        self.syncs += 1
         self._file.sync()
         self.durable = self.number
 
@@ -120,6 +123,10 @@ class Segment:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _write_through(self, data: bytes | memoryview, offset: int) -> int:
+        self.syncs += 1
+        return self._file.write_through(data, offset)
 
     def _make_room(self, end: int, reserve: int) -> None:
         """Allocate until *end* and *reserve* fit; a full disk may lend the reserve."""
@@ -157,8 +164,7 @@ class Segment:
         # its error is the one to pass on: the segment is unusable.
         self._file.truncate(self.end)
         self._allocated = self.end
-        self._file.sync()
-        self.durable = self.number
+        self.sync()
         raise NoRoomError(str(error)) from error
 
 

@@ -323,6 +323,27 @@ def test_compaction_gives_way_and_bounds_the_log() -> None:
     store.close()
 
 
+@pytest.mark.parametrize("writes_through", [True, False])
+def test_statistics_count_every_sync_of_the_log(writes_through: bool) -> None:
+    asked = 0
+
+    def count(kind: str, name: str) -> None:
+        nonlocal asked
+        asked += kind == "sync" and name.startswith("wal-")
+
+    store = open_store(SimFs(time=NOW, writes_through=writes_through, before=count))
+    store.recover()
+    for order in range(1, 100):  # so many that more room is made
+        store.commit([accepted(order), Started(order)], sync=order % 3 > 0)
+        assert store.statistics().syncs == asked
+    store.maintain()
+    store.compact()
+    store.commit([Ended(1)])
+    assert store.statistics().syncs == asked
+    store.close()
+    assert store.statistics().syncs == asked
+
+
 def test_idle_store_is_sealed_once() -> None:
     fs = SimFs(time=NOW)
     store = open_store(fs)
