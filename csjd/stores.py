@@ -44,6 +44,7 @@ from csjd._store.inspection import (
     Verdict as Verdict,
     inspect as inspect,
     records as records,
+    require_store as require_store,
     verify as verify,
 )
 from csjd._store.jobs import to_job as to_job

@@ -110,6 +110,16 @@ def records(path: str, *, files: FileLayer | None = None) -> Iterator[dict[str, 
     yield from looking_into(path, files, lambda directory, _: list(_records(directory)))
 
 
+def require_store(path: str, *, files: FileLayer | None = None) -> None:
+    """
+    Refuse a path without a store, whatever state a store there is in.
+
+    Raises:
+        JobStoreError: There is none, or its directory cannot be read.
+    """
+    looking_into(path, files, lambda directory, layer: None)
+
+
 def looking_into(
     path: str, files: FileLayer | None, look: Callable[[Directory, FileLayer], T]
 ) -> T:

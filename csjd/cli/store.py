@@ -138,6 +138,7 @@ def _import(options: Options) -> int:
 
 
 def _compact(options: Options) -> int:
+    stores.require_store(options.path)  # opening it would make one
     store = stores.FileJobStore(options.path)
     store.recover()
     try:

@@ -164,6 +164,20 @@ def test_compact_keeps_what_it_found(tmp_path: Path) -> None:
     assert not recovery.clean  # its owner had not closed it, and a tool is no owner
 
 
+def test_compact_makes_no_store_where_there_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing, empty = tmp_path / "missing", tmp_path / "empty"
+    empty.mkdir()
+    assert main(["store", "compact", "--json", str(missing)]) == 3
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["error"] == "JobStoreError"
+    assert "cannot be opened" in captured.err
+    assert main(["store", "compact", str(empty)]) == 3
+    assert "holds no store" in capsys.readouterr().err
+    assert [*tmp_path.rglob("*")] == [empty]
+
+
 def test_locked_store_is_a_status_and_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
