@@ -49,7 +49,7 @@ class Recovering:
     _waiting: dict[str, list[tuple[Entry, LiveJob]]] = attrs.field(factory=dict)
     """Jobs of types without a handler."""
     _letters: dict[str, Accepted] = attrs.field(factory=dict)
-    """By job id: what dead letters of types without a handler were made from."""
+    """By job id: what dead letters that no handler takes yet were made from."""
     _unclean: bool = False
     """The last owner of the store has not closed it."""
     _readmission: Readmission = attrs.field(init=False)
@@ -95,17 +95,20 @@ class Recovering:
         if job is None:
             self._set_apart(accepted, now, problem)
             return
+        fitting = spec if problem is None else None
         known = spec or _unknown(accepted.type)
         entry = Entry(job, known, live.order, now, needs_copies(job), attempts=live.attempts)
         if live.crashes >= self.scheduler.config.max_crashes:
             self._give_up_on(entry, live.crashes, now)
+            if fitting is None:
+                self._leave_open(accepted)
             return
-        if spec is None or problem is not None:
+        if fitting is None:
             backlog.unready.add(entry)
             self._waiting.setdefault(accepted.type, []).append((entry, live))
             self._tell_parked(job, problem)
         else:
-            entry.spec = self._suspecting(spec, live)
+            entry.spec = self._suspecting(fitting, live)
         due = math.nan if live.due is None else now + live.due - wall
         self._readmission.readmit(entry, now, self._heap(live), due)
 
@@ -131,6 +134,14 @@ class Recovering:
         self.journal.notes.crashed(entry, error)
         for buried in self._readmission.readmit_dead(entry, error, now).all:
             self.journal.notes.discarded(buried)
+
+    def _leave_open(self, accepted: Accepted) -> None:
+        """Let the dead letter just made of a job be run by whatever handler takes it later."""
+        letters = self.scheduler.backlog.dead_letters
+        if letters.find(accepted.id) is None:
+            return  # so few are kept that it had to go at once
+        letters.put_back(attrs.evolve(letters.take_out(accepted.id), spec=None))
+        self._letters[accepted.id] = accepted
 
     def _set_apart(self, accepted: Accepted, now: float, problem: Exception | None) -> None:
         """Keep a job's id and hold its session, since nothing more can be done with it."""

@@ -600,6 +600,56 @@ async def test_job_that_dies_of_crashes_replaces_its_older_dead_letter(
             assert balanced(dispatcher.metrics())
 
 
+def store_of_a_killer() -> SlowStore:
+    """Return a store with a job "a" of type `point` that killed its process once."""
+    store = SlowStore()
+    store.recover()
+    payload = encode_payload({"x": 1, "y": 2})
+    store.commit([accepted(1, id="a", type="point", payload=payload), Started(1)])
+    store.crash()
+    return store
+
+
+async def test_job_that_died_of_crashes_without_a_handler_can_be_requeued_once_there_is_one(
+    autojump_clock: MockClock,
+) -> None:
+    seen: list[Any] = []
+
+    async def take(job: Job) -> None:  # noqa: ASYNC124  a handler
+        seen.append(job.payload)
+
+    async with opened(store_of_a_killer(), max_crashes=1, duplicate_window=0) as dispatcher:
+        with pytest.raises(csjd.HandlerNotFoundError):
+            await dispatcher.requeue("a")
+        dispatcher.register("point", take, payload=Point)
+        await (await dispatcher.requeue("a")).outcome()
+        assert seen == [Point(1, 2)]
+        assert balanced(dispatcher.metrics())
+
+
+async def test_job_that_died_of_crashes_is_requeued_only_for_a_handler_that_can_take_it(
+    autojump_clock: MockClock,
+) -> None:
+    registry = csjd.Registry()
+    registry.register("point", bad, payload=Point3)
+    async with opened(
+        store_of_a_killer(), registry, max_crashes=1, duplicate_window=0
+    ) as dispatcher:
+        with pytest.raises(csjd.InvalidJobError):
+            await dispatcher.requeue("a")
+        assert [letter.job.id for letter in await dispatcher.dead_letters()] == ["a"]
+
+
+async def test_job_that_died_of_crashes_is_gone_where_no_dead_letters_are_kept(
+    autojump_clock: MockClock,
+) -> None:
+    store = store_of_a_killer()
+    async with opened(store, max_crashes=1, history=0) as dispatcher:
+        assert await dispatcher.dead_letters() == ()
+        assert balanced(dispatcher.metrics())
+    assert store.recover().dead_letters == []
+
+
 async def test_older_dead_letter_of_an_id_does_not_come_back_when_the_newer_is_discarded(
     autojump_clock: MockClock,
 ) -> None:
