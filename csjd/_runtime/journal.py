@@ -90,6 +90,8 @@ class Journal:
         self._resting = False
         """A full disk has not even taken ends: try again later."""
         self._open = False
+        self.taken_in = False
+        """Everything in the store is in the backlog."""
 
     # --- the store's methods, in threads -----------------------------------------------
 
@@ -120,8 +122,13 @@ class Journal:
                 await self._close_store()  # noqa: ASYNC102  shielded above
 
     async def _close_store(self) -> None:
+        close = self.store.close
+        if not self.taken_in:
+            # Closed clean, a store forgets that jobs in it may have killed their process;
+            # it must not before these are known. One of one's own may have no other way.
+            close = getattr(self.store, "close_as_found", close)
         try:
-            await threads.run_in_thread(self.store.close)
+            await threads.run_in_thread(close)
         except JobStoreError as error:
             if self.failure is None:
                 self._note_failure(error)

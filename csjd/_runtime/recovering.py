@@ -81,6 +81,7 @@ class Recovering:
                 await trio.lowlevel.checkpoint()
             self._take_in(live, now, wall)
         self._remember(recovery.remembered, now, wall)
+        self.journal.taken_in = True
         self._tell(recovery)
 
     def _take_in(self, live: LiveJob, now: float, wall: float) -> None:

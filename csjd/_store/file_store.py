@@ -167,7 +167,7 @@ class FileJobStore:
         self._close(clean=True)
 
     def close_as_found(self) -> None:
-        """Close the store without saying that its jobs' owner ended well; for tools."""
+        """Close the store without saying that its jobs' owner ended well."""
         opened = self._opened
         self._close(clean=opened is None or opened.found_clean)
 

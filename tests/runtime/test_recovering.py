@@ -13,7 +13,15 @@ from trio.testing import MockClock
 import csjd
 from csjd import Job
 from csjd.logs import LogObserver
-from csjd.stores import DeadLettered, DeathReason, Started, encode_payload
+from csjd.stores import (
+    DeadLettered,
+    DeathReason,
+    FileJobStore,
+    Recovery,
+    Started,
+    encode_payload,
+)
+from csjd.testing.simfs import SimFs
 from csjd.testing.stores import accepted
 from tests.runtime.durable import SlowStore, opened, virtual_wall
 from tests.runtime.scene import ONCE, Log, at, balanced, submit, work
@@ -648,6 +656,49 @@ async def test_job_that_died_of_crashes_is_gone_where_no_dead_letters_are_kept(
         assert await dispatcher.dead_letters() == ()
         assert balanced(dispatcher.metrics())
     assert store.recover().dead_letters == []
+
+
+@pytest.mark.parametrize("clean", [True, False])
+async def test_cancelled_opening_leaves_the_store_as_it_was_found(
+    autojump_clock: MockClock, clean: bool
+) -> None:
+    fs = SimFs()
+    store = FileJobStore("sim", files=fs)
+    store.recover()
+    store.commit([accepted(1, type="note"), Started(1)])
+    if clean:
+        store.close()
+    else:
+        fs.kill()
+
+    class Cancelling(FileJobStore):
+        def recover(self) -> Recovery:
+            scope.cancel()
+            return super().recover()
+
+    with trio.CancelScope() as scope:
+        async with opened(Cancelling("sim", files=fs), recorder().registry):
+            raise AssertionError("it was cancelled before")
+    assert scope.cancelled_caught
+    recovery = FileJobStore("sim", files=fs).recover()
+    assert recovery.clean is clean
+    assert [job.crashes for job in recovery.live] == [0 if clean else 1]
+
+
+async def test_cancelled_opening_closes_a_store_that_knows_but_one_way(
+    autojump_clock: MockClock,
+) -> None:
+    class Cancelling(SlowStore):
+        def recover(self) -> Recovery:
+            scope.cancel()
+            return super().recover()
+
+    store = Cancelling()
+    store.model = store_of_a_killer().model.copy()
+    with trio.CancelScope() as scope:
+        async with opened(store, recorder().registry):
+            raise AssertionError("it was cancelled before")
+    assert store.is_clean
 
 
 async def test_older_dead_letter_of_an_id_does_not_come_back_when_the_newer_is_discarded(
