@@ -185,7 +185,7 @@ class Admission:
                 scheduler.watchers.append(self._let_in)
             try:
                 await waiter.event.wait()
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103  as said here
                 # Let in before we could leave: the cancellation came too late, and the next
                 # checkpoint raises it.
                 if waiter.entry is None or not isinstance(error, trio.Cancelled):

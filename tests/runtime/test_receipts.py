@@ -136,6 +136,7 @@ async def test_receipts_and_attempts_show_no_payloads(autojump_clock: MockClock)
     @log.handler("show")
     async def show(job: Job, attempt: csjd.Attempt) -> None:
         shown.append(repr(attempt))
+        await trio.lowlevel.checkpoint()
 
     async with opened(log.registry, workers=1) as dispatcher:
         await submit(dispatcher, "show", id="mine", session="s")
