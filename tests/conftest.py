@@ -15,6 +15,10 @@ hypothesis.settings.register_profile("explore", derandomize=False)
 hypothesis.settings.load_profile("steady")
 
 
+BATTERY_LINE = "store battery"
+"""The property of a test's report that is one line about what it looked at."""
+
+
 def pytest_collection_finish() -> None:
     """Keep the thousands of objects that importing made out of every collection below."""
     gc.collect()
@@ -32,3 +36,19 @@ def _nothing_of_csjd_is_left() -> Iterator[None]:
     yield
     gc.collect()
     assert_no_leaks()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the battery's lines; the main process of pytest-xdist knows no conftest but this."""
+    reports = [each for found in terminalreporter.stats.values() for each in found]
+    lines = [
+        str(line)
+        for each in reports
+        if getattr(each, "when", None) == "call"
+        for name, line in each.user_properties
+        if name == BATTERY_LINE
+    ]
+    if lines:
+        terminalreporter.section(BATTERY_LINE)
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -1,4 +1,4 @@
-"""One line for each test of the battery, at the end of the run."""
+"""What each test of the battery says of itself; `tests/conftest.py` shows it at the end."""
 
 import os
 import time
@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.conftest import BATTERY_LINE
+
 FULL = os.environ.get("CSJD_CRASH") == "full"
 """`make crash` sets it: the same tests, more of everything."""
-
-_LINE = "store battery"
 
 Report = Callable[..., None]
 
@@ -23,23 +23,8 @@ def report(record_property: Callable[[str, object], None]) -> Report:
         seconds = time.perf_counter() - began
         # A property of the test's report, which also comes from the processes of pytest-xdist.
         record_property(
-            _LINE,
+            BATTERY_LINE,
             f"{name}: {states:,} states, {violations} violations, {seconds:.1f} s, seed {seed}",
         )
 
     return take
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = [each for found in terminalreporter.stats.values() for each in found]
-    lines = [
-        str(line)
-        for each in reports
-        if getattr(each, "when", None) == "call"
-        for name, line in each.user_properties
-        if name == _LINE
-    ]
-    if lines:
-        terminalreporter.section("store battery")
-        for line in lines:
-            terminalreporter.write_line(line)
