@@ -322,8 +322,17 @@ def _forget_canceller(error: BaseException) -> None:
     as its error, it would keep all of them alive, and with them the job.
     """
     for leaf in leaves(error):
-        step = leaf.__traceback__ if isinstance(leaf, trio.Cancelled) else None
-        while step is not None:
-            if step.tb_next is not None and step.tb_next.tb_next is None:
-                step.tb_next = None
-            step = step.tb_next
+        link: BaseException | None = leaf
+        while link is not None:
+            if isinstance(link, trio.Cancelled):
+                _cut_innermost(link)
+            link = link.__context__
+
+
+def _cut_innermost(error: BaseException) -> None:
+    """Forget the frame that raised *error*, unless it is the only one known."""
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_next is not None and step.tb_next.tb_next is None:
+            step.tb_next = None
+        step = step.tb_next

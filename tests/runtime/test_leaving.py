@@ -285,7 +285,7 @@ async def test_dispatcher_that_was_left_can_be_collected(
     assert [each() for each in workers] == [None] * 3
 
 
-@pytest.mark.parametrize("how", ["timeout", "cancel", "raise"])
+@pytest.mark.parametrize("how", ["timeout", "cancel", "cancel and raise", "raise"])
 async def test_job_that_was_ended_is_let_go_of(how: str, autojump_clock: MockClock) -> None:
     class Held:
         pass
@@ -297,14 +297,18 @@ async def test_job_that_was_ended_is_let_go_of(how: str, autojump_clock: MockClo
         held.append(weakref.ref(mine))
         if how == "raise":
             raise csjd.PermanentError("no")
-        await trio.sleep(10)
+        try:
+            await trio.sleep(10)
+        finally:
+            if how == "cancel and raise":
+                raise ValueError("on the way out")
 
     async with opened(history=0, duplicate_window=0) as dispatcher:
         dispatcher.register("t", handle, timeout=1, retry=ONCE)
         for _ in range(5):
             receipt = await submit(dispatcher, "t")
             await trio.sleep(0.5)
-            if how == "cancel":
+            if how.startswith("cancel"):
                 assert receipt.cancel()
             await receipt.outcome()
     del receipt, dispatcher
