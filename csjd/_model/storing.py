@@ -337,6 +337,9 @@ class JobStore(Protocol):
         The close is clean: whatever was `Started` counts as interrupted. Closing twice
         does nothing. What it holds of the operating system is released even if it raises.
 
+        A store may also have a method `close_as_found`, which does not make it clean: that
+        one is called if an opening was given up before all that `recover` told was taken in.
+
         Raises:
             JobStoreError: The end could not be synced.
         """

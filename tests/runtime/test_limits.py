@@ -1,5 +1,7 @@
 """Limits hold, and who waits for room gets it in turn, or is told that it never comes."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -444,73 +446,59 @@ async def test_handler_may_wait_for_a_session_whose_worker_was_removed(
         assert not _deadlocked(await _ask(dispatcher, ask, timeout=100))
 
 
-async def _get_stuck(dispatcher: csjd.Dispatcher, seconds: float, **settings: Any) -> csjd.Receipt:
-    """Return the receipt of a job that no longer hears anything and ends after *seconds*."""
-    stuck = await submit(dispatcher, "stubborn", seconds, timeout=1, **settings)
-    await at(5)
-    assert dispatcher.metrics().lanes_stuck == 1
-    return stuck
+@asynccontextmanager
+async def _one_stuck(
+    session: str | None = None, **limits: Any
+) -> AsyncIterator[tuple[csjd.Dispatcher, csjd.Receipt]]:
+    """Open a dispatcher with a job that no longer hears anything and ends at 9, and give both."""
+    settings: Any = {"workers": 2, "detach_budget": 0, "detach_grace": 1, "retry": ONCE}
+    async with opened(work().registry, **settings, **limits) as dispatcher:
+        stuck = await submit(dispatcher, "stubborn", 9, timeout=1, session=session)
+        await at(5)
+        assert dispatcher.metrics().lanes_stuck == 1
+        yield dispatcher, stuck
+
+
+async def _waits_until_nine(dispatcher: csjd.Dispatcher, wait: Any) -> bool:
+    """Run *wait* in a handler; return whether it was let wait until 9."""
+
+    async def ask() -> float:
+        await wait()
+        return trio.current_time()
+
+    outcome = await _ask(dispatcher, ask)
+    return isinstance(outcome, csjd.Succeeded) and outcome.result == 9
 
 
 async def test_handler_may_wait_for_a_stuck_one(autojump_clock: MockClock) -> None:
-    async with opened(
-        work().registry, workers=2, detach_budget=0, detach_grace=1, retry=ONCE
-    ) as dispatcher:
-        stuck = await _get_stuck(dispatcher, 9)
-
-        async def ask() -> float:
-            await stuck.outcome()
-            return trio.current_time()
-
-        outcome = await _ask(dispatcher, ask)
-        assert isinstance(outcome, csjd.Succeeded)
-        assert outcome.result == 9
+    async with _one_stuck() as (dispatcher, stuck):
+        assert await _waits_until_nine(dispatcher, stuck.outcome)
 
 
 async def test_handler_may_wait_for_room_that_a_stuck_one_makes(
     autojump_clock: MockClock,
 ) -> None:
-    async with opened(
-        work().registry, workers=2, detach_budget=0, detach_grace=1, max_pending=2, retry=ONCE
-    ) as dispatcher:
-        await _get_stuck(dispatcher, 9)
+    async with _one_stuck(max_pending=2) as (dispatcher, _):
 
-        async def ask() -> float:
+        async def get_room() -> None:
             await submit(dispatcher, "nothing", wait=True)
-            return trio.current_time()
 
-        outcome = await _ask(dispatcher, ask)
-        assert isinstance(outcome, csjd.Succeeded)
-        assert outcome.result == 9
+        assert await _waits_until_nine(dispatcher, get_room)
 
 
 async def test_handler_may_wait_for_a_job_behind_a_stuck_one(autojump_clock: MockClock) -> None:
-    async with opened(
-        work().registry, workers=2, detach_budget=0, detach_grace=1, retry=ONCE
-    ) as dispatcher:
-        await _get_stuck(dispatcher, 9, session="s")
+    async with _one_stuck("s") as (dispatcher, _):
         behind = await submit(dispatcher, "nothing", session="s")
-
-        async def ask() -> float:
-            await behind.outcome()
-            return trio.current_time()
-
-        outcome = await _ask(dispatcher, ask)
-        assert isinstance(outcome, csjd.Succeeded)
-        assert outcome.result == 9
+        assert await _waits_until_nine(dispatcher, behind.outcome)
 
 
 async def test_stuck_lane_is_not_counted_on_for_a_queued_job(autojump_clock: MockClock) -> None:
-    async with opened(
-        work().registry, workers=2, detach_budget=0, detach_grace=1, retry=ONCE
-    ) as dispatcher:
-        await _get_stuck(dispatcher, 9)
+    async with _one_stuck() as (dispatcher, _):
 
         async def ask() -> Any:
             return await (await submit(dispatcher, "nothing")).outcome()
 
         assert _deadlocked(await _ask(dispatcher, ask))
-        assert trio.current_time() == 5
 
 
 async def test_handlers_of_two_dispatchers_may_wait_for_each_other(
