@@ -58,8 +58,8 @@ class Placing(Change):
 class Batch:
     """What one commit will write."""
 
-    items: list[Operation | Change] = attrs.field(factory=list)
-    """In the order in which they take effect."""
+    parts: list[Change | list[Operation]] = attrs.field(factory=list)
+    """Changes, and runs of plain operations, in the order in which they take effect."""
     sync: bool = False
     """Whether it must survive the loss of power, and not just of the process."""
     writing: bool = False
@@ -74,26 +74,30 @@ class Batch:
     def add(self, change: Change) -> None:
         """Let *change* be written with it."""
         change.batch = self
-        self.items.append(change)
+        self.parts.append(change)
         self.changed += 1
+
+    def note(self, operations: list[Operation]) -> None:
+        """Let plain *operations* be written with it."""
+        self.parts.append(operations)
 
     def ends_with(self, change: Change) -> bool:
         """Whether nothing has been gathered after *change*, so that it may still grow."""
-        return not self.writing and bool(self.items) and self.items[-1] is change
+        return not self.writing and bool(self.parts) and self.parts[-1] is change
 
     def operations(self, *, refused: bool = False) -> list[Operation]:
         """Return what is to be written; without the changes that can be *refused*."""
         found: list[Operation] = []
-        for item in self.items:
-            if not isinstance(item, Change):
-                found.append(item)
-            elif not (item.withdrawn or (refused and item.refusable)):
-                found += item.operations
+        for part in self.parts:
+            if not isinstance(part, Change):
+                found += part
+            elif not (part.withdrawn or (refused and part.refusable)):
+                found += part.operations
         return found
 
     def changes(self) -> list[Change]:
         """Return what happens when it is written, in order."""
-        return [item for item in self.items if isinstance(item, Change) and not item.withdrawn]
+        return [part for part in self.parts if isinstance(part, Change) and not part.withdrawn]
 
     async def taken(self) -> None:
         """Wait until what cannot be refused of it was written, or never will be."""
@@ -106,9 +110,9 @@ class Batch:
     def put_before(self, other: "Batch") -> None:
         """Have all of it that cannot be refused written with *other*, before all else."""
         self.heir = other
-        kept = [item for item in self.items if not (isinstance(item, Change) and item.refusable)]
-        other.items[:0] = kept
+        kept = [part for part in self.parts if not (isinstance(part, Change) and part.refusable)]
+        other.parts[:0] = kept
         other.sync |= self.sync
-        for item in kept:
-            if isinstance(item, Change):
-                item.batch = other
+        for part in kept:
+            if isinstance(part, Change):
+                part.batch = other

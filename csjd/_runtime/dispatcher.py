@@ -68,7 +68,6 @@ class Dispatcher:
             journal = self._scheduler.journal = Journal(store, self._scheduler)
             self._admission.keeping = Keeping(self._admission, journal)
             self._admission.recovering = Recovering(journal, self._scheduler, self._admission.specs)
-            self._scheduler.watchers.append(journal.note_end)
 
     # --- handlers ----------------------------------------------------------------------
 

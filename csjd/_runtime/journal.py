@@ -29,8 +29,6 @@ from csjd._model.errors import (
 from csjd._model.events import JobStoreFailed
 from csjd._model.lifecycle import JobState
 from csjd._model.storing import (
-    NEVER,
-    Ended,
     JobStore,
     Operation,
     Placed,
@@ -40,7 +38,7 @@ from csjd._model.storing import (
 )
 from csjd._runtime import threads
 from csjd._runtime.commits import Batch, Change, Placing
-from csjd._runtime.notes import Notes, wall_time
+from csjd._runtime.notes import Notes
 
 if TYPE_CHECKING:
     from csjd._runtime.scheduler import Scheduler
@@ -57,8 +55,6 @@ Times that others run after a commit before we look whether they have submitted 
 runs tasks in random order, so only after two rounds has everybody had a turn. Less, if as
 many changes have come by then as the commit brought about.
 """
-
-_SUCCEEDED: Final = JobState.SUCCEEDED
 
 logger = logging.getLogger("csjd")
 
@@ -80,6 +76,8 @@ class Journal:
         self._scheduler = scheduler
         self._backlog = scheduler.backlog
         self._next = Batch()
+        self._successes: list[tuple[int, float]] = []
+        """Order and end of the jobs that have succeeded since anything else was gathered."""
         self._written: Batch | None = None
         """The one that is being written."""
         self._news = trio.Event()
@@ -113,7 +111,7 @@ class Journal:
         with trio.CancelScope(shield=True):
             self._withdraw_all()
             try:
-                while self._next.items and self.failure is None:
+                while self._has_news() and self.failure is None:
                     if not await self._write():
                         break  # a full disk: what has ended may run once more
             finally:
@@ -161,7 +159,7 @@ class Journal:
 
     async def _wait_for_news(self) -> None:
         """Wait until there is something to write."""
-        while not self._next.items or self.failure is not None:
+        while self.failure is not None or not self._has_news():
             await self._news.wait()
             self._news = trio.Event()
 
@@ -183,11 +181,12 @@ class Journal:
                 await trio.lowlevel.checkpoint()
                 if changed and self._next.changed >= changed:
                     break
-        if not (self._hurry.is_set() and self._next.items and self.failure is None):
+        if not (self._hurry.is_set() and self._has_news() and self.failure is None):
             self._scheduler.send_calls()  # else the next commit does, when it has begun
 
     async def _write(self) -> bool:
         """Write the batch that has gathered; return whether the store took it, or part of it."""
+        self._note_successes()
         batch, self._next = self._next, Batch()
         self._hurry = trio.Event()
         self._written = batch
@@ -295,6 +294,7 @@ class Journal:
     def _note_failure(self, error: BaseException) -> None:
         scheduler = self._scheduler
         self.failure = error
+        self._successes.clear()
         self._backlog.stopped = True  # what began now would only be begun again
         logger.error(
             "the job store failed: nothing is acknowledged and no job begins any more; "
@@ -339,6 +339,7 @@ class Journal:
             JobStoreClosedError: The store has failed.
         """
         self.check()
+        self._note_successes()
         self._next.add(change)
         self._next.sync = True
         self._news.set()
@@ -346,7 +347,7 @@ class Journal:
 
     def can_grow(self, change: Change) -> bool:
         """Whether operations added to *change* now take effect in the order of gathering."""
-        return self._next.ends_with(change)
+        return not self._successes and self._next.ends_with(change)
 
     def check(self) -> None:
         """
@@ -396,7 +397,7 @@ class Journal:
 
     async def flush(self) -> None:
         """Wait until what was gathered so far is durable, or never will be."""
-        batch = self._next if self._next.items else self._written
+        batch = self._next if self._has_news() else self._written
         if batch is None or self.failure is not None or not self._open:
             return
         self._hurry.set()
@@ -420,27 +421,43 @@ class Journal:
     def note(self, operation: Operation, *, sync: bool = True) -> None:
         """Have *operation*, which tells of what has happened, written before long."""
         if self.failure is None:
-            batch = self._next
-            if not batch.items:
-                self._news.set()
-            batch.items.append(operation)
-            batch.sync |= sync
+            self._note_successes()
+            self._next.note([operation])
+            self._next.sync |= sync
+            self._news.set()
 
-    def note_end(self, entry: Entry, now: float) -> None:
-        """Note a job that has ended; for the scheduler's watchers."""
-        notes = self.notes
-        if entry.state is _SUCCEEDED and not notes.started and self.failure is None:
-            # As below; every job comes here, and while its commit waits for the interpreter.
-            batch = self._next
-            if not batch.items:
-                self._news.set()
-            until = wall_time() + notes.window if notes.window else NEVER
-            batch.items.append(Ended(entry.order, until))
-            batch.sync = True
+    def note_success(self, order: int, now: float) -> None:
+        """
+        Note that the job of *order* has just succeeded.
+
+        Every job comes here, while its commit waits for the interpreter: the next step
+        towards the store has words for all that have come until then.
+        """
+        successes = self._successes
+        if not successes and not self._hears_of_successes():
             return
+        successes.append((order, now))
+
+    def _hears_of_successes(self) -> bool:
+        self._news.set()
+        return self.failure is None
+
+    def _note_successes(self) -> None:
+        """Put those who have succeeded in a row into the next batch."""
+        if self._successes:
+            now = self._scheduler.clock.current_time()
+            self._next.note(self.notes.succeeded(self._successes, now))
+            self._next.sync = True
+            self._successes.clear()
+
+    def _has_news(self) -> bool:
+        return bool(self._successes or self._next.parts)
+
+    def note_end(self, entry: Entry) -> None:
+        """Note a job that has ended, and not in success."""
         if entry.state is JobState.CANCELLED:
             self.unsettled[entry.order] = self._next
-        notes.ended(entry)
+        self.notes.ended(entry)
 
     def place(self, due: list[tuple[int, Entry]]) -> None:
         """Have delayed jobs that fell due, given with their old orders, take their places."""

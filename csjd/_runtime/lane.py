@@ -118,6 +118,7 @@ class LaneTask:
         backlog, baseline, context = scheduler.backlog, self.baseline, task.context
         calls, watchers, observers = backlog.calls, scheduler.watchers, scheduler.observers
         offset, clock = split_clock()
+        note_success = None if scheduler.journal is None else scheduler.journal.note_success
         status = cancel_status(task)
         self.disturbed = False
         patience, when_idle = 0, PATIENCE if scheduler.journal is None else 0
@@ -163,6 +164,8 @@ class LaneTask:
                 now = offset + clock()
                 if error is None:
                     backlog.succeed(lane, entry, result, now)
+                    if note_success is not None:
+                        note_success(entry.order, now)
                     if entry.listener is not None or watchers:
                         scheduler.ended(entry, now)
                 else:

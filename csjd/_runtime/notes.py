@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import attrs
@@ -40,13 +40,26 @@ class Notes:
     started: set[int] = attrs.field(factory=set)
     """Orders of the jobs that the store believes to be running."""
 
-    def ended(self, entry: Entry) -> None:
-        """Note a job that has ended."""
+    def succeeded(self, ends: Iterable[tuple[int, float]], now: float) -> list[Operation]:
+        """
+        Return what tells of jobs that have succeeded.
+
+        Args:
+            ends: Of each its order, and when it ended.
+            now: The present time.
+        """
         if self.started:
-            self.started.discard(entry.order)
-        if entry.state is not JobState.FAILED:
-            until = wall_time() + self.window if self.window else NEVER
-            self.note(Ended(entry.order, until))
+            self.started.difference_update(order for order, _ in ends)
+        if not self.window:
+            return [Ended(order) for order, _ in ends]
+        shift = wall_time() - now + self.window
+        return [Ended(order, ended + shift) for order, ended in ends]
+
+    def ended(self, entry: Entry) -> None:
+        """Note a job that has ended, and not in success."""
+        self.started.discard(entry.order)
+        if entry.state is JobState.CANCELLED:
+            self.note(Ended(entry.order, self._remembered_until()))
             return
         reason = DeathReason.TIMED_OUT if entry.timed_out else DeathReason.FAILED
         self._died(entry, reason, entry.result)
@@ -56,11 +69,21 @@ class Notes:
         self._died(entry, DeathReason.CRASHED, error)
 
     def _died(self, entry: Entry, reason: DeathReason, error: BaseException) -> None:
-        at = wall_time()
-        until = at + self.window if self.window else NEVER
-        self.note(DeadLettered(entry.order, entry.attempts, reason, error_text(error), at, until))
+        self.note(
+            DeadLettered(
+                entry.order,
+                entry.attempts,
+                reason,
+                error_text(error),
+                at=wall_time(),
+                remembered_until=self._remembered_until(),
+            )
+        )
         if entry.job.session is not None and entry.spec.on_failure is OnFailure.HALT:
             self.note(Halted(entry.job.session))
+
+    def _remembered_until(self) -> float:
+        return wall_time() + self.window if self.window else NEVER
 
     def postponed(self, entry: Entry, kind: DueKind, now: float) -> None:
         """Note a job that waits for its next attempt."""

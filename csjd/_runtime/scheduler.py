@@ -378,7 +378,7 @@ class Scheduler:
                 self.tell(lambda at: JobInterrupted(at=at, job=entry.job, attempt=attempt))
             case Kind.CANCEL:
                 backlog.cancel(entry, error, now)
-                self.ended(entry, now)
+                self._ended_badly(entry, now)
             case Kind.FAIL:
                 self._fail(entry, lane.worker, verdict, now)
         self.send_calls()
@@ -390,7 +390,7 @@ class Scheduler:
     def _fail(self, entry: Entry, worker: Worker, verdict: Verdict, now: float) -> None:
         halts = entry.spec.on_failure is OnFailure.HALT
         displaced = self.backlog.fail(entry, worker, verdict.error, verdict.timed_out, now)
-        self.ended(entry, now)
+        self._ended_badly(entry, now)
         if self.journal is not None:
             for buried in displaced.all:
                 self.journal.notes.discarded(buried)
@@ -407,7 +407,7 @@ class Scheduler:
         lane, now = entry.holder, self.clock.current_time()
         if not isinstance(lane, Lane):
             self.backlog.cancel(entry, JobCancelledError(entry.job.id), now)
-            self.ended(entry, now)
+            self._ended_badly(entry, now)
             self.send_calls()
         elif lane.reason is None:
             self.cancel_attempt(lane, CancelReason.REQUEST, now)
@@ -415,6 +415,12 @@ class Scheduler:
             entry.unwanted = True
         self._look_at_drain()
         return True
+
+    def _ended_badly(self, entry: Entry, now: float) -> None:
+        """Tell the journal and whoever wants to know that a job has failed or was cancelled."""
+        if self.journal is not None:
+            self.journal.note_end(entry)
+        self.ended(entry, now)
 
     def ended(self, entry: Entry, now: float) -> None:
         """Tell whoever wants to know that a job has ended."""

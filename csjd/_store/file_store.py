@@ -18,10 +18,10 @@ writing a snapshot of what is finished, runs beside commits.
 import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, get_args
 
 import attrs
 import msgspec
@@ -67,7 +67,13 @@ _MAX_SEGMENTS: Final = 16
 # batch; a quarter of the layer's growth is for dead letters' errors, and for retries.
 _RESERVE_PER_JOB: Final = 64
 
-_LIVE_CHANGE: Final[dict[type, int]] = {Accepted: 1, Requeued: 1, Ended: -1, DeadLettered: -1}
+_LIVE_CHANGE: Final[Mapping[type, int]] = dict.fromkeys(get_args(Operation), 0) | {
+    Accepted: 1,
+    Requeued: 1,
+    Ended: -1,
+    DeadLettered: -1,
+}
+"""How many live jobs an operation makes more."""
 
 _encoder: Final = msgspec.msgpack.Encoder()
 
@@ -393,8 +399,7 @@ class _Numbers:
 
 
 def _live_change(operations: Sequence[Operation]) -> int:
-    kinds = list(map(type, operations))
-    return sum(kinds.count(kind) * change for kind, change in _LIVE_CHANGE.items())
+    return sum(map(_LIVE_CHANGE.__getitem__, map(type, operations)))
 
 
 def _who_we_are(now: float) -> str:

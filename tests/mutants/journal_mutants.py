@@ -170,7 +170,8 @@ def _meanwhile_is_lost() -> Planting:
     def make(original: Any) -> Any:
         async def commit(self: Journal, batch: Any) -> bool:
             taken: bool = await original(self, batch)
-            self._next.items.clear()
+            self._successes.clear()
+            self._next.parts.clear()
             return taken
 
         return commit
@@ -204,7 +205,8 @@ def _jobs_begin_after_a_failure() -> Planting:
 def _close_forgets() -> Planting:
     def make(original: Any) -> Any:
         async def close(self: Journal) -> None:
-            self._next.items.clear()
+            self._successes.clear()
+            self._next.parts.clear()
             await original(self)
 
         return close
