@@ -5,6 +5,7 @@ The file layer: all that a store asks of the world outside, as one small seam.
 was not synced, fails when told to, and can show every state a crash may leave behind.
 """
 
+import contextlib
 import errno
 import os
 import time
@@ -329,19 +330,32 @@ _SAFELY: Final = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def _make_directory(path: str) -> None:
-    """Make *path* and what leads to it; each new name is durable before the next."""
+    """
+    Make *path* and what leads to it; each name is durable before anything relies on it.
+
+    Also names that are there already, of *path* and of its parent: whoever made them may
+    have died before they were synced, and whoever finds one makes nothing in it before.
+    """
+    parent = os.path.dirname(path)
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
-        return  # if it is no directory, opening it says so
+        pass  # if it is no directory, opening it says so
     except FileNotFoundError:
-        _make_directory(os.path.dirname(path))
-        os.mkdir(path, 0o700)
-    parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        _make_directory(parent)
+        with contextlib.suppress(FileExistsError):  # another process may be making it, too
+            os.mkdir(path, 0o700)
+    for holder in (os.path.dirname(parent), parent):
+        with contextlib.suppress(PermissionError):  # not ours, so it is no news
+            _sync_directory(holder)
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(parent)
+        os.fsync(fd)
     finally:
-        os.close(parent)
+        os.close(fd)
 
 
 def _file_system_of(fd: int) -> str:
