@@ -255,14 +255,14 @@ class Admission:
         """See `Dispatcher.discard`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         scheduler = self.scheduler
-        if scheduler.backlog.dead_letters.find(job_id) is None:
+        buried = scheduler.backlog.dead_letters.find(job_id)
+        if buried is None:
             raise DeadLetterNotFoundError(job_id)
         if self.keeping is not None:
-            self.keeping.journal.check()
-        buried = scheduler.backlog.dead_letters.take_out(job_id)
+            await self.keeping.discard(buried)
+            return
+        scheduler.backlog.dead_letters.take_out(job_id)
         scheduler.tell(lambda at: DeadLetterDiscarded(at=at, job=buried.letter.job))
-        if self.keeping is not None:
-            await self.keeping.note_discarded(buried)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     # --- refusing ----------------------------------------------------------------------

@@ -29,8 +29,10 @@ class Change:
     error: JobStoreError | None = attrs.field(default=None, init=False)
     """Why it did not happen, if it was refused."""
     batch: "Batch" = attrs.field(init=False)
-    refusable: ClassVar[bool] = True
-    """Whether it would make the store grow, and is left out when the disk is full."""
+    grows: ClassVar[bool] = True
+    """Whether it makes the store grow, so that it is refused when the disk is full."""
+    wanted: ClassVar[bool] = True
+    """Whether somebody waits for it, who may give up or be told that the store has failed."""
 
     def apply(self, now: float) -> None:
         """Let it happen."""
@@ -47,7 +49,8 @@ class Placing(Change):
 
     backlog: Backlog
     entry: Entry
-    refusable = False
+    grows = False
+    wanted = False
 
     def apply(self, now: float) -> None:
         """Line the job up."""
@@ -86,12 +89,12 @@ class Batch:
         return not self.writing and bool(self.parts) and self.parts[-1] is change
 
     def operations(self, *, refused: bool = False) -> list[Operation]:
-        """Return what is to be written; without the changes that can be *refused*."""
+        """Return what is to be written; of what a full disk has *refused* nothing that grows."""
         found: list[Operation] = []
         for part in self.parts:
             if not isinstance(part, Change):
                 found += part
-            elif not (part.withdrawn or (refused and part.refusable)):
+            elif not (part.withdrawn or (refused and part.grows)):
                 found += part.operations
         return found
 
@@ -100,7 +103,7 @@ class Batch:
         return [part for part in self.parts if isinstance(part, Change) and not part.withdrawn]
 
     async def taken(self) -> None:
-        """Wait until what cannot be refused of it was written, or never will be."""
+        """Wait until what does not grow of it was written, or never will be."""
         await self.done.wait()
         heir = self.heir
         while heir is not None:
@@ -108,9 +111,9 @@ class Batch:
             heir = heir.heir
 
     def put_before(self, other: "Batch") -> None:
-        """Have all of it that cannot be refused written with *other*, before all else."""
+        """Have all of it that does not grow written with *other*, before all else."""
         self.heir = other
-        kept = [part for part in self.parts if not (isinstance(part, Change) and part.refusable)]
+        kept = [part for part in self.parts if not (isinstance(part, Change) and part.grows)]
         other.parts[:0] = kept
         other.sync |= self.sync
         for part in kept:

@@ -361,10 +361,11 @@ class Dispatcher:
     @enable_ki_protection
     async def discard(self, job_id: str) -> None:
         """
-        Throw a dead letter away.
+        Throw a dead letter away; with a store, when that knows of it.
 
         Raises:
             DeadLetterNotFoundError: There is none with this id.
+            JobStoreError: The store has failed; the letter is still there.
         """
         self._check_home("discard")
         await self._admission.discard(job_id)

@@ -13,7 +13,7 @@ begins; what runs, ends.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -223,7 +223,7 @@ class Journal:
                 await self._tell(rest, batch.sync)
             except JobStoreFullError:
                 self._put_back(batch)
-                self._refuse(batch, full)
+                self._refuse([change for change in batch.changes() if change.grows], full)
                 return False
         self._settle(batch, refused=full)
         return True
@@ -250,7 +250,7 @@ class Journal:
         self._resting = False
         now = self._scheduler.clock.current_time()
         for change in batch.changes():
-            if refused is not None and change.refusable:
+            if refused is not None and change.grows:
                 self._refuse_change(change, refused, now)
             else:
                 change.apply(now)
@@ -267,11 +267,10 @@ class Journal:
                 self.unsettled[order] = self._next
         self._news.set()
 
-    def _refuse(self, batch: Batch, error: JobStoreError) -> None:
+    def _refuse(self, changes: Iterable[Change], error: JobStoreError) -> None:
         now = self._scheduler.clock.current_time()
-        for change in batch.changes():
-            if change.refusable:
-                self._refuse_change(change, error, now)
+        for change in changes:
+            self._refuse_change(change, error, now)
 
     def _refuse_change(self, change: Change, error: JobStoreError, now: float) -> None:
         change.error = error
@@ -286,9 +285,9 @@ class Journal:
             "submit the same id again then",
         )
         unknown.__cause__ = error
-        self._refuse(batch, unknown)
+        self._refuse(_wanted(batch), unknown)
         rest, self._next = self._next, Batch()
-        self._refuse(rest, self.refusal())
+        self._refuse(_wanted(rest), self.refusal())
         rest.done.set()
 
     def _note_failure(self, error: BaseException) -> None:
@@ -382,7 +381,7 @@ class Journal:
     def _withdraw(self, change: Change) -> bool:
         """Take back *change* unless its commit has begun; return whether it was taken back."""
         batch = change.batch
-        if batch.writing or batch.done.is_set() or not change.refusable:
+        if batch.writing or batch.done.is_set() or not change.wanted:
             return False
         change.withdrawn = True
         change.refuse(self._scheduler.clock.current_time())
@@ -390,10 +389,10 @@ class Journal:
 
     def _withdraw_all(self) -> None:
         """Refuse what nobody can be told any more."""
-        for change in self._next.changes():
-            if change.refusable:
-                self._refuse_change(change, self.refusal(), self._scheduler.clock.current_time())
-                change.withdrawn = True
+        withdrawn = [change for change in self._next.changes() if change.grows]
+        self._refuse(withdrawn, self.refusal())
+        for change in withdrawn:
+            change.withdrawn = True
 
     async def flush(self) -> None:
         """Wait until what was gathered so far is durable, or never will be."""
@@ -478,8 +477,12 @@ class Journal:
 
 async def _all_done(changes: Sequence[Change]) -> None:
     for change in changes:
-        if not change.batch.done.is_set():
+        while not change.batch.done.is_set():  # a full disk may put it off to the next
             await change.batch.done.wait()
+
+
+def _wanted(batch: Batch) -> list[Change]:
+    return [change for change in batch.changes() if change.wanted]
 
 
 def _commit(

@@ -16,10 +16,10 @@ from csjd._core.dead_letters import Buried
 from csjd._core.entry import Entry
 from csjd._core.reserving import Reservations
 from csjd._model.errors import CsjdError, QueueFullError
-from csjd._model.events import DeadLetterRequeued, JobAccepted
+from csjd._model.events import DeadLetterDiscarded, DeadLetterRequeued, JobAccepted
 from csjd._model.handler import HandlerSpec
 from csjd._model.job import Job
-from csjd._model.storing import Operation, Requeued
+from csjd._model.storing import Discarded, Operation, Requeued
 from csjd._runtime.admission import rest_of
 from csjd._runtime.commits import Change
 from csjd._runtime.journal import Journal
@@ -183,11 +183,15 @@ class Keeping:
             raise change.error
         return Receipt(entry, self.scheduler)
 
-    async def note_discarded(self, buried: Buried) -> None:
-        """Have the store forget a dead letter, and wait until it has."""
-        self.journal.notes.discarded(buried)
-        await self.journal.flush()
-        self.journal.check()
+    async def discard(self, buried: Buried) -> None:
+        """Throw a dead letter away once the store has forgotten it; as `Dispatcher.discard`."""
+        change = Discarding([Discarded(buried.order)], self, buried)
+        self.journal.submit(change)
+        # Nobody else must discard or requeue it meanwhile.
+        self.scheduler.backlog.dead_letters.take_out(buried.job_id)
+        await self.journal.wait((change,))
+        if change.error is not None:
+            raise change.error
 
 
 @attrs.define(eq=False)
@@ -205,6 +209,28 @@ class Admitting(Change):
     def refuse(self, now: float) -> None:
         """Give back what was reserved for them."""
         self.keeping.give_back(self.entries, now)
+
+
+@attrs.define(eq=False)
+class Discarding(Change):
+    """A dead letter is thrown away."""
+
+    keeping: Keeping
+    buried: Buried
+    grows = False
+
+    def apply(self, now: float) -> None:
+        """Tell that it is gone."""
+        job = self.buried.letter.job
+        self.keeping.scheduler.tell(lambda at: DeadLetterDiscarded(at=at, job=job))
+
+    def refuse(self, now: float) -> None:
+        """Keep it, unless a letter of the same id has come meanwhile, which replaces it."""
+        letters = self.keeping.scheduler.backlog.dead_letters
+        if letters.find(self.buried.job_id) is None:
+            letters.put_back(self.buried)
+        else:
+            self.keeping.journal.notes.discarded(self.buried)
 
 
 @attrs.define(eq=False)
