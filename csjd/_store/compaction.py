@@ -9,9 +9,8 @@ import contextlib
 
 from csjd._store.files import Directory, FileLayer
 from csjd._store.framing import DamageError, FileKind
-from csjd._store.layout import lay_out
 from csjd._store.pacing import Pacer
-from csjd._store.replay import BadFileError, read_header, replay
+from csjd._store.replay import BadFileError, read_header, replay, whole_layout
 from csjd._store.snapshot import read_snapshot, snapshot_name, write_snapshot
 from csjd._store.state import State
 
@@ -34,10 +33,11 @@ def compact(files: FileLayer, directory: Directory, *, through: int) -> int:
         OSError: The snapshot could not be written or read back. Nothing was removed.
     """
     pacer = Pacer(files.pause)
-    layout = lay_out(name for name in directory.names() if not _begins_after(name, through))
+    layout = whole_layout(name for name in directory.names() if not _begins_after(name, through))
     state = State(now=files.now())
     replayed = replay(directory, layout, state, pacer, through=through)
-    assert replayed.store_id is not None
+    if replayed.store_id is None:
+        raise BadFileError("the store", DamageError("its files are gone", 0))
     name = snapshot_name(through)
     try:
         size, entries = write_snapshot(
@@ -60,7 +60,7 @@ def compact(files: FileLayer, directory: Directory, *, through: int) -> int:
 
 def _remove_obsolete(directory: Directory) -> None:
     """Remove the files that the newest snapshot covers, and unfinished ones."""
-    layout = lay_out(directory.names())
+    layout = whole_layout(directory.names())
     for name in (*layout.obsolete, *layout.temporary):
         directory.unlink(name)
 

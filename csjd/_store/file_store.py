@@ -19,7 +19,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Final, get_args
 
@@ -327,27 +327,46 @@ class FileJobStore:
     def _rotate(self, opened: "_Opened") -> int:
         """Go on in a new segment; return the last record's number in the old one."""
         old = opened.segment
-        self._seal(opened, clean=False, trim=True)
+        self._seal(opened, clean=False)
         # Put off the next try first; this one's success sets it anew.
         opened.compact_after = opened.older_bytes + old.end + self._compact_at
         opened.segments_after = opened.segments + _MAX_SEGMENTS
         # If this fails so late that there may be a new segment, a recovery would believe
         # that one rather than what we appended to the old one from here on.
         with self._unusable_after_errors(opened):
-            new = found_segment(
-                self._files,
-                opened.directory,
-                store_id=opened.store_id,
-                first=old.number + 1,
-                founding=[Founding(RecordKind.ROTATED, b"")],
-                reserve=self._reserve(opened.live),
-            )
+            new = self._found_next(opened)
         new.syncs += old.syncs  # before anybody can look at it
         opened.segment = new
         opened.older_bytes += old.end
         opened.segments += 1
+        with suppress(OSError):  # the room is for others; nothing else depends on it
+            old.trim()
         old.close()
         return new.first - 1
+
+    def _found_next(self, opened: "_Opened") -> Segment:
+        """Make the next segment with its reserve, or leave this one's as it is."""
+        try:
+            return self._found_after(opened)
+        except NotMadeError:
+            opened.segment.trim()  # there may be room for one of the two
+            opened.segment.sync()
+        try:
+            return self._found_after(opened)
+        except NotMadeError:
+            opened.segment.regain(self._reserve(opened.live))
+            raise
+
+    def _found_after(self, opened: "_Opened") -> Segment:
+        return found_segment(
+            self._files,
+            opened.directory,
+            store_id=opened.store_id,
+            first=opened.segment.number + 1,
+            founding=[Founding(RecordKind.ROTATED, b"")],
+            reserve=self._reserve(opened.live),
+            must_fit=True,
+        )
 
     def _compaction_due(self, opened: "_Opened") -> bool:
         log_bytes = opened.older_bytes + opened.segment.end

@@ -3,11 +3,10 @@
 from csjd._model.errors import JobStoreCorruptError, JobStoreLockedError
 from csjd._model.storing import Recovery
 from csjd._store.files import Directory
-from csjd._store.framing import DamageError
-from csjd._store.layout import Layout, lay_out
+from csjd._store.layout import Layout
 from csjd._store.lock import LockHeldError
 from csjd._store.pacing import unpaced
-from csjd._store.replay import BadFileError, Replayed, replay
+from csjd._store.replay import BadFileError, Replayed, replay, whole_layout
 from csjd._store.state import State
 from csjd._store.tail import TailState
 
@@ -19,10 +18,7 @@ def load(directory: Directory, now: float) -> tuple[State, Replayed, Layout]:
     Raises:
         BadFileError, NewerFormatError, OSError: It cannot be opened.
     """
-    try:
-        layout = lay_out(directory.names())
-    except DamageError as damage:
-        raise BadFileError("the store", damage) from damage
+    layout = whole_layout(directory.names())
     state = State(now=now)
     replayed = replay(directory, layout, state, unpaced())
     if not replayed.clean:

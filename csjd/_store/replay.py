@@ -8,6 +8,7 @@ torn tail.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from itertools import zip_longest
 from typing import Final
 
@@ -27,7 +28,7 @@ from csjd._store.framing import (
     sound_records,
     unpack_header,
 )
-from csjd._store.layout import Layout
+from csjd._store.layout import Layout, lay_out
 from csjd._store.pacing import Pacer
 from csjd._store.segment import segment_name
 from csjd._store.snapshot import read_snapshot, snapshot_name
@@ -45,6 +46,19 @@ class BadFileError(Exception):
         self.file = file
         self.reason = damage.reason
         self.offset = damage.offset
+
+
+def whole_layout(names: Iterable[str]) -> Layout:
+    """
+    Sort a store's directory; see `lay_out`.
+
+    Raises:
+        BadFileError: A file is missing that must be there.
+    """
+    try:
+        return lay_out(names)
+    except DamageError as damage:
+        raise BadFileError("the store", damage) from damage
 
 
 @attrs.define(eq=False)

@@ -120,6 +120,11 @@ class Segment:
         self._file.truncate(self.end)
         self._allocated = self.end
 
+    def regain(self, reserve: int) -> None:
+        """Allocate *reserve* bytes of room again that `trim` has given back, if they are free."""
+        with contextlib.suppress(NoRoomError):
+            self._make_room(self.end, reserve)
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -176,9 +181,19 @@ def found_segment(
     first: int,
     founding: Sequence[Founding],
     reserve: int,
+    must_fit: bool = False,
 ) -> Segment:
     """
     Make a segment that begins with the *founding* records, all of them durable.
+
+    Args:
+        files: The file layer.
+        directory: Where.
+        store_id: Its store's.
+        first: The first record's number.
+        founding: What it begins with.
+        reserve: Bytes of room to allocate, and some growth if the disk has it.
+        must_fit: Whether to make none if there is no room for the reserve.
 
     Raises:
         NotMadeError: It could not be made, and there is none.
@@ -193,7 +208,8 @@ def found_segment(
         salt=files.entropy(SALT_BYTES),
     )
     name = segment_name(first)
-    segment = _make_beside(files, directory, name + ".tmp", header, founding, reserve)
+    room = (reserve, must_fit)
+    segment = _make_beside(files, directory, name + ".tmp", header, founding, room)
     try:
         directory.rename(name + ".tmp", name)
         directory.sync()
@@ -209,7 +225,7 @@ def _make_beside(
     name: str,
     header: Header,
     founding: Sequence[Founding],
-    reserve: int,
+    room: tuple[int, bool],
 ) -> Segment:
     try:
         file = directory.create(name)
@@ -217,7 +233,7 @@ def _make_beside(
         raise NotMadeError(str(error)) from error
     try:
         end = _fill(file, header, founding)
-        allocated = _allocate_ahead(file, end, reserve + files.growth)
+        allocated = _allocate_ahead(file, end, *room, growth=files.growth)
         file.sync()
     except OSError as error:
         file.close()
@@ -255,12 +271,19 @@ def _fill(file: File, header: Header, founding: Sequence[Founding]) -> int:
     return end
 
 
-def _allocate_ahead(file: File, end: int, count: int) -> int:
+def _allocate_ahead(file: File, end: int, reserve: int, must_fit: bool, *, growth: int) -> int:
     """Allocate room if there is any; without it the segment still serves what fits."""
     try:
-        file.allocate(end, count)
+        file.allocate(end, reserve + growth)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
+    else:
+        return end + reserve + growth
+    try:
+        file.allocate(end, reserve)
+    except OSError as error:
+        if error.errno not in NO_ROOM or must_fit:
+            raise
         return end
-    return end + count
+    return end + reserve

@@ -307,22 +307,6 @@ def test_refused_store_is_untouched() -> None:
     assert 0 < caught.value.offset <= 200
 
 
-def test_compaction_gives_way_and_bounds_the_log() -> None:
-    fs = SimFs(time=NOW)
-    store = FileJobStore("sim", files=fs, compact_at=20_000)
-    store.recover()
-    for order in range(1, 2000):
-        store.commit([accepted(order), *([Ended(order - 5)] if order > 5 else [])])
-        if store.statistics().maintenance_due:
-            store.maintain()
-    numbers = store.statistics()
-    assert numbers.compactions > 3
-    assert numbers.log_bytes < 30_000
-    assert sum(map(len, fs.files().values())) < 40_000
-    assert fs.pauses > numbers.compactions
-    store.close()
-
-
 @pytest.mark.parametrize("writes_through", [True, False])
 def test_statistics_count_every_sync_of_the_log(writes_through: bool) -> None:
     asked = 0
