@@ -83,7 +83,9 @@ def judge(
         return Verdict(Kind.SNOOZE, error, asked)
     try:
         delay = _delay(error, job, policy, attempt, random)
-    except Exception as broken:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as broken:
         # The policy is the caller's code: what it raises ends its job, not the lane.
         return Verdict(Kind.FAIL, _caused(broken, error), timed_out=timed_out)
     if delay is None:
@@ -107,5 +109,12 @@ def _delay(
 
 
 def _caused(error: BaseException, cause: BaseException) -> BaseException:
-    error.__cause__ = cause
+    """Return *error* with its cause, unless it is itself behind that: no chain is a circle."""
+    behind: set[BaseException] = set()
+    link: BaseException | None = cause
+    while link is not None and link not in behind:
+        behind.add(link)
+        link = link.__cause__ or link.__context__
+    if error not in behind:
+        error.__cause__ = cause
     return error

@@ -163,13 +163,28 @@ def test_nonsense_from_a_policy_ends_its_job_and_nothing_else(answer: Any) -> No
     assert verdict.error.__cause__ is error
 
 
-def test_policy_that_raises_ends_its_job_and_nothing_else() -> None:
+@pytest.mark.parametrize("kind", [LookupError, SystemExit, GeneratorExit])
+def test_policy_that_raises_ends_its_job_and_nothing_else(kind: type[BaseException]) -> None:
     error = ValueError()
 
     def policy(*_: Any) -> float:
-        raise LookupError("broken policy")
+        raise kind("broken policy")
 
     verdict = _judge(error, policy=policy)
     assert verdict.kind is Kind.FAIL
-    assert isinstance(verdict.error, LookupError)
+    assert isinstance(verdict.error, kind)
     assert verdict.error.__cause__ is error
+
+
+def test_policy_that_raises_the_error_or_its_cause_makes_no_circle() -> None:
+    error = ValueError()
+    error.__cause__ = cause = LookupError()
+    for raised in (error, cause):
+
+        def policy(*_: Any, raised: Exception = raised) -> float:
+            raise raised
+
+        verdict = _judge(error, policy=policy)
+        assert verdict.kind is Kind.FAIL
+        assert verdict.error is raised
+        assert (error.__cause__, cause.__cause__) == (cause, None)
