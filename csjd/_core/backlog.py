@@ -66,9 +66,10 @@ class Backlog:
     delays: DueTimes = attrs.field(factory=DueTimes)
     """Jobs accepted with a delay; they take their place when they fall due."""
     idle: bool = True
-    """Nothing may be taken: the dispatcher is `stopped`, or `paused`, or both."""
+    """Nothing may be taken: the dispatcher is `stopped`, or `paused`, or about to end."""
     _stopped: bool = True
     _paused: bool = False
+    _ending: bool = False
     unready: set[Entry] = attrs.field(factory=set)
     """Jobs out of a store that nobody can run: no handler, or a payload it cannot take."""
     unplaced: set[Entry] = attrs.field(factory=set)
@@ -569,7 +570,7 @@ class Backlog:
     @stopped.setter
     def stopped(self, stopped: bool) -> None:
         self._stopped = stopped
-        self.idle = stopped or self._paused
+        self.idle = stopped or self._paused or self._ending
 
     @property
     def paused(self) -> bool:
@@ -579,7 +580,11 @@ class Backlog:
     @paused.setter
     def paused(self, paused: bool) -> None:
         self._paused = paused
-        self.idle = paused or self._stopped
+        self.idle = paused or self._stopped or self._ending
+
+    def end(self) -> None:
+        """Let nothing be taken any more, whatever happens: the dispatcher is about to end."""
+        self.idle = self._ending = True
 
     def call_all(self) -> None:
         """Have lanes called for all that can be taken, after `stopped` or `paused` has ended."""

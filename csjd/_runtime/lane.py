@@ -64,6 +64,7 @@ class LaneTask:
         "disturbed",
         "lane",
         "leaked",
+        "opener",
         "scheduler",
         "scope",
         "task",
@@ -73,6 +74,8 @@ class LaneTask:
     baseline: Context
     scope: trio.CancelScope
     task: trio.lowlevel.Task
+    opener: "LaneTask | None"
+    """That of the handler which opened this one's dispatcher, if one did."""
 
     def __init__(self, lane: Lane, scheduler: "Scheduler") -> None:
         self.lane = lane
@@ -102,6 +105,7 @@ class LaneTask:
 
     @enable_ki_protection
     async def _run(self) -> None:
+        self.opener = current_lane.get()
         current_lane.set(self)
         self.task = trio.lowlevel.current_task()
         self.baseline = copy_context()
@@ -292,9 +296,11 @@ class LaneTask:
         reason = lane.reason
         if reason is not None:
             _forget_canceller(error)
-        going_down = reason is None and not self.leaked and _is_from_outside(error)
-        if going_down:
+        passed_on = self._not_for_the_job(error)
+        if passed_on is not None:
             reason = CancelReason.SHUTDOWN
+            # Or another lane, which has not heard of it yet, would begin the job anew.
+            scheduler.backlog.end()
         verdict = judge(
             error,
             job=entry.job,
@@ -305,16 +311,24 @@ class LaneTask:
             random=scheduler.random,
         )
         scheduler.book(lane, entry, verdict, now)
-        if going_down or any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(error)):
-            raise error
+        if passed_on is not None:
+            raise passed_on
+
+    def _not_for_the_job(self, error: BaseException) -> BaseException | None:
+        """Return the part of *error* that ends the lane itself, None if all is the handler's."""
+        part = _only(error, (KeyboardInterrupt, trio.Cancelled))
+        if part is None:
+            return None
+        own = self.lane.reason is not None or self.leaked
+        if own or trio.current_effective_deadline() > -math.inf:
+            return _only(part, (KeyboardInterrupt,))
+        return part
 
 
-def _is_from_outside(error: BaseException) -> bool:
-    """Whether *error* comes of a cancellation that ends the lane itself."""
-    return (
-        any(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
-        and trio.current_effective_deadline() == -math.inf
-    )
+def _only(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(kinds)[0]
+    return error if isinstance(error, kinds) else None
 
 
 def _forget_canceller(error: BaseException) -> None:

@@ -492,11 +492,10 @@ class Scheduler:
         Raises:
             WouldDeadlockError: What it waits for could never come about.
         """
-        task = enclosing_lane()
-        if task is None or task.scheduler is not self:
+        lane = enclosing_lane(self)
+        if lane is None:
             yield
             return
-        lane = task.lane
         live, sessions = self.backlog.limits.pending, self.backlog.sessions.active
         if would_deadlock(lane, wait, self.lanes, live, sessions):
             what = "room in the queue" if isinstance(wait, Room) else f"job {wait.job.id!r}"

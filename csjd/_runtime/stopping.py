@@ -81,7 +81,7 @@ class Stopping:
             raise DispatcherNotStartedError
         await trio.lowlevel.checkpoint_if_cancelled()
         while (drain := scheduler.drain) is not None:
-            if self._own_lane() is not None:
+            if enclosing_lane(scheduler) is not None:
                 raise WouldDeadlockError("a handler waits for the end of a stop, to start again")
             await drain.done.wait()
         if scheduler.state is DispatcherState.CLOSED:
@@ -132,12 +132,7 @@ class Stopping:
 
     def _calling(self, drain: Drain) -> "_Calling":
         drain.look()
-        return _Calling(self._callers, self._own_lane())
-
-    def _own_lane(self) -> Lane | None:
-        """Return the lane of ours whose attempt the running task is part of, if there is one."""
-        task = enclosing_lane()
-        return task.lane if task is not None and task.scheduler is self.scheduler else None
+        return _Calling(self._callers, enclosing_lane(self.scheduler))
 
     def _begin(self, now: float, grace: float) -> None:
         scheduler = self.scheduler

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 import csjd
@@ -195,14 +196,55 @@ def test_keyboard_interrupt_goes_to_the_caller_and_puts_the_job_back(
 
     with pytest.raises(BaseException) as caught:  # noqa: PT011  looked at below
         trio.run(main)
-    found = _leaves(caught.value)
-    assert [each for each in found if isinstance(each, KeyboardInterrupt)]
-    assert {type(each) for each in found} <= {KeyboardInterrupt, ValueError}
+    assert {type(each) for each in _leaves(caught.value)} == {KeyboardInterrupt}
     [dispatcher] = box
     assert dispatcher.state is csjd.DispatcherState.CLOSED
     report = dispatcher.last_stop
     assert report is not None
     assert [job.id for job in report.unfinished] == ["a", "b", "c"]
+
+
+def test_job_that_was_interrupted_is_not_begun_anew_on_the_way_out() -> None:
+    begun: list[str] = []
+
+    async def interrupted(job: Job) -> None:  # noqa: ASYNC124
+        begun.append(job.id)
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        async with opened(workers=4, lanes=2) as dispatcher:
+            dispatcher.register("interrupt", interrupted)
+            await trio.testing.wait_all_tasks_blocked()
+            await submit(dispatcher, "interrupt", id="a")
+            await trio.sleep_forever()
+
+    with pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True):
+        trio.run(main)
+    assert begun == ["a"]
+
+
+async def test_error_of_a_handler_that_the_program_cancels_does_not_end_the_program(
+    autojump_clock: MockClock,
+) -> None:
+    async def fail_on_the_way_out() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("clean-up")
+
+    async def handler(job: Job) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail_on_the_way_out)
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery, csjd.open_dispatcher(nursery) as dispatcher:
+        dispatcher.register("t", handler)
+        await submit(dispatcher, "t", id="a")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert nursery.cancel_scope.cancelled_caught
+    assert dispatcher.last_stop is not None
+    assert [job.id for job in dispatcher.last_stop.unfinished] == ["a"]
 
 
 PROGRAM = """
