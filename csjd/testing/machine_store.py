@@ -13,6 +13,7 @@ stands in `machine_lives`; here are its jobs.
 """
 
 import contextlib
+import math
 
 import trio
 from hypothesis import strategies as st
@@ -241,17 +242,18 @@ class StoreMachine(LivesMachine):
                 life.promises.gone(job.id)
 
     @precondition(lambda self: self.promises.dead)
-    @rule(data=st.data(), again=st.booleans())
-    def open_a_dead_letter(self, data: st.DataObject, again: bool) -> None:
-        """Requeue a dead letter, or throw it away."""
+    @rule(data=st.data(), again=st.booleans(), patience=st.sampled_from([math.inf, math.inf, 0.06]))
+    def open_a_dead_letter(self, data: st.DataObject, again: bool, patience: float) -> None:
+        """Requeue a dead letter, or throw it away and perhaps give up on that."""
         job_id = data.draw(st.sampled_from(sorted(self.promises.dead)))
         life = self.shadow
         if self.dispatcher.state is not DispatcherState.RUNNING or life.limbo:
             return
-        if job_id in self.model.reserved:  # perhaps it is being requeued just now
+        kept = [letter.job.id for letter in self.guest.call(self.dispatcher.dead_letters)]
+        if job_id not in kept:  # it is being requeued or discarded just now
             return
         if not again:
-            self.guest.spawn(self._discard, job_id)
+            self.guest.spawn(self._discard, job_id, patience)
         elif self.model.find(job_id) is None:
             self.guest.spawn(self._requeue, job_id)
         self.guest.settle()
@@ -277,12 +279,16 @@ class StoreMachine(LivesMachine):
             if not life.dead and (full or job_id in life.promises.offered):
                 life.complain(f"{job_id} was requeued and not accepted, or there was no room")
 
-    async def _discard(self, job_id: str) -> None:
+    async def _discard(self, job_id: str, patience: float) -> None:
         life = self.shadow
-        with contextlib.suppress(JobStoreError):
+        life.promises.dead_changed.add(job_id)
+        with contextlib.suppress(JobStoreError), trio.move_on_after(patience) as giving_up:
             await self.dispatcher.discard(job_id)
             if not life.dead and job_id not in life.promises.dead:
                 life.promises.dead_changed.discard(job_id)
+            return
+        if giving_up.cancelled_caught and not life.dead and job_id not in life.promises.dead:
+            life.complain(f"{job_id} was discarded, and its caller told that it was not")
 
     @rule(seconds=st.sampled_from([0.06, 0.25, 1.0, 2.5, 6.0, 70.0]))
     def pass_time(self, seconds: float) -> None:
