@@ -58,17 +58,24 @@ class _Value(msgspec.Struct, frozen=True, array_like=True, gc=False, tag_field="
 
 
 class Accepted(_Value, frozen=True, tag=1):
-    """A job was accepted. Its *order* is above every order used before."""
+    """
+    A job was accepted. Its *order* is above every order used before.
+
+    Its id, type and session have up to 512 bytes in UTF-8, and are the same as others only
+    if every character is: no case, normal form or trailing space may be lost.
+    """
 
     order: int
     id: str
+    """No other live job has it; jobs that have ended may, dead letters among them."""
     type: str
     payload: bytes
-    """As `encode_payload` made it; opaque to the store."""
+    """As `encode_payload` made it; opaque to the store. As large as `max_payload` allows."""
     created_at: datetime
     """Aware. Comes back as the same instant, in UTC."""
     session: str | None = None
     priority: int = 0
+    """From -2**63 to 2**64 - 1."""
     due: float | None = None
     """Not before this moment; the kind of due is `DueKind.DELAY`."""
     run_at: datetime | None = None
@@ -98,7 +105,7 @@ class Interrupted(_Value, frozen=True, tag=3):
 
 
 class Postponed(_Value, frozen=True, tag=4):
-    """A live job waits for its due time: back-off or snooze."""
+    """A live job waits for its due time: backoff or snooze."""
 
     order: int
     attempts: int
@@ -130,7 +137,7 @@ class DeadLettered(_Value, frozen=True, tag=7):
     attempts: int
     reason: DeathReason
     error: str
-    """What to show people of its last error."""
+    """What to show people of its last error: up to 4000 characters, NUL not excepted."""
     at: float
     remembered_until: float = NEVER
 
@@ -242,7 +249,7 @@ class Recovery:
     quarantined: list[Quarantined]
     """Never empty without a reason to look."""
     next_order: int
-    """The lowest order not used yet."""
+    """One more than the highest order ever used, also by jobs that have ended; 1 at first."""
     clean: bool
     """Whether the last owner closed the store; True for a new one."""
     notices: tuple[str, ...] = ()
@@ -277,9 +284,10 @@ class JobStore(Protocol):
     """
     Where one process's accepted jobs survive a crash.
 
-    Every method may block: the dispatcher calls them from threads. It never calls two at
-    a time, with two exceptions: `maintain` runs beside `commit`, and `statistics` may be
-    called at any moment. An instance serves one `recover` to one `close`.
+    Every method but `statistics` may block: the dispatcher calls those from threads, each
+    time from any, never two at a time, except that `maintain` runs beside `commit`.
+    `statistics` is called from the event loop after every commit, beside any other: it
+    must return at once. An instance serves one `recover` to one `close`.
 
     `csjd.testing.stores` has a suite that says whether an implementation keeps to this.
     """
@@ -312,7 +320,7 @@ class JobStore(Protocol):
         Raises:
             JobStoreFullError: No room. Nothing was kept, and the store goes on; a batch
                 that only ends jobs (no `Accepted`, no `Requeued`) may still fit.
-            JobStoreClosedError: Closed, or failed earlier. Nothing was kept.
+            JobStoreClosedError: Closed, not recovered yet, or failed earlier. Nothing was kept.
             JobStoreError: Whether the batch was kept shows only after reopening; no
                 later commit will succeed before that.
         """
@@ -335,7 +343,9 @@ class JobStore(Protocol):
         Give the store up; everything committed with `sync=False` is synced.
 
         The close is clean: whatever was `Started` counts as interrupted. Closing twice
-        does nothing. What it holds of the operating system is released even if it raises.
+        does nothing, nor does closing what is not open: an instance that `recover` refused
+        leaves the owner's lock alone. What it holds of the operating system is released
+        even if it raises.
 
         A store may also have a method `close_as_found`, which does not make it clean: that
         one is called if an opening was given up before all that `recover` told was taken in.
@@ -346,7 +356,7 @@ class JobStore(Protocol):
         ...
 
     def statistics(self) -> StoreStatistics:
-        """Return the store's numbers at this moment."""
+        """Return the store's numbers at this moment, and wait for nothing, not even a lock."""
         ...
 
 

@@ -8,8 +8,8 @@ rides along with the next batch, and has one of its own only if none comes for a
 
 The store's methods run in threads, at most two at a time, which no limiter holds up: 40
 stuck handlers must not keep us from the disk. Nor does a cancellation: a batch that was
-taken is written. A failed write is final. Nothing is acknowledged any more and nothing
-begins; what runs, ends.
+taken is written. Only `statistics`, which must not block, is called in the loop. A failed
+write is final. Nothing is acknowledged any more and nothing begins; what runs, ends.
 """
 
 import logging
