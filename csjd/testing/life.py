@@ -113,7 +113,7 @@ class Life(Shadow):
         return 0 if self.dispatcher is None else super().home(session)
 
     def _stopped(self, at: float, listed: list[str]) -> None:
-        # Which back-off still fell due is for the machine without a store to say: how long
+        # Which backoff still fell due is for the machine without a store to say: how long
         # it took to write what had ended is nothing that the model knows.
         model = self.model
         model.stopped, self.draining = True, False
