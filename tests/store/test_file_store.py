@@ -28,11 +28,11 @@ from csjd._store.batches import encode_batch
 from csjd._store.file_store import FileJobStore
 from csjd._store.framing import RecordKind
 from csjd.testing.simfs import SimFs
-from csjd.testing.stores import JobStoreSuite, MemoryJobStore, accepted
+from csjd.testing.stores import JobStoreCrashSuite, MemoryJobStore, accepted
 from tests.store.battery import COMPACT_AT, NOW, open_store
 
 
-class TestFileStore(JobStoreSuite):
+class TestFileStore(JobStoreCrashSuite):
     @pytest.fixture(autouse=True)
     def _path(self, tmp_path: Path) -> None:
         self.path = tmp_path / "some" / "store"
@@ -40,8 +40,11 @@ class TestFileStore(JobStoreSuite):
     def open_store(self) -> JobStore:
         return FileJobStore(self.path, compact_at=COMPACT_AT)
 
+    def abandon(self, store: FileJobStore) -> None:
+        crash(store)
 
-class TestFileStoreOnSimulatedDisk(JobStoreSuite):
+
+class TestFileStoreOnSimulatedDisk(JobStoreCrashSuite):
     @pytest.fixture(autouse=True)
     def _disk(self) -> None:
         self.fs = SimFs(time=NOW, short_writes=True)
@@ -49,8 +52,11 @@ class TestFileStoreOnSimulatedDisk(JobStoreSuite):
     def open_store(self) -> JobStore:
         return open_store(self.fs)
 
+    def abandon(self, store: FileJobStore) -> None:
+        self.fs.kill()
 
-class TestMemoryStore(JobStoreSuite):
+
+class TestMemoryStore(JobStoreCrashSuite):
     @pytest.fixture(autouse=True)
     def _store(self) -> None:
         self.store = MemoryJobStore()
@@ -58,8 +64,8 @@ class TestMemoryStore(JobStoreSuite):
     def open_store(self) -> JobStore:
         return self.store
 
-    def test_statistics_count(self) -> None:
-        super().test_statistics_count()
+    def abandon(self, store: MemoryJobStore) -> None:
+        store.crash()
 
 
 def crash(store: FileJobStore) -> None:

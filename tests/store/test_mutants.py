@@ -13,7 +13,7 @@ from csjd._model.errors import JobStoreError
 from csjd._model.storing import JobStore
 from csjd._store.framing import HEADER_BYTES, MARK
 from csjd.testing.simfs import SimFs
-from csjd.testing.stores import JobStoreSuite, accepted
+from csjd.testing.stores import JobStoreCrashSuite, accepted
 from tests.mutants.store_mutants import STORE_MUTANTS, Mutant
 from tests.store import test_faults, test_file_store
 from tests.store.battery import (
@@ -32,7 +32,7 @@ from tests.store.battery import (
 from tests.store.conftest import FULL, Report
 
 
-class SimulatedSuite(JobStoreSuite):
+class SimulatedSuite(JobStoreCrashSuite):
     """The conformance suite, each test on a fresh simulated disk."""
 
     __test__ = False
@@ -43,9 +43,12 @@ class SimulatedSuite(JobStoreSuite):
     def open_store(self) -> JobStore:
         return open_store(self.fs)
 
+    def abandon(self, store: JobStore) -> None:
+        self.fs.kill()
+
 
 def check_conformance() -> None:
-    for name in dir(JobStoreSuite):
+    for name in dir(JobStoreCrashSuite):
         if name.startswith("test_"):
             getattr(SimulatedSuite(), name)()
 

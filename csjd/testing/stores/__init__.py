@@ -10,6 +10,7 @@ For whoever writes a `JobStore`: a suite that holds it to the protocol, and a pl
             self.path = tmp_path / "store"
 """
 
+from csjd.testing.stores.crash_suite import JobStoreCrashSuite as JobStoreCrashSuite
 from csjd.testing.stores.histories import accepted as accepted, random_batch as random_batch
 from csjd.testing.stores.memory import MemoryJobStore as MemoryJobStore
 from csjd.testing.stores.model import (

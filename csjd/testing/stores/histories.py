@@ -53,6 +53,15 @@ def random_batch(model: StoreModel, rng: random.Random, *, now: float = 1e9) -> 
     return batch
 
 
+def emptying_batch(model: StoreModel) -> list[Operation]:
+    """Return what ends all that *model* has, and tell it; ids of ended jobs stay."""
+    batch: list[Operation] = [Ended(order) for order in sorted(model.live)]
+    batch += [Discarded(order) for order in sorted(model.dead)]
+    batch += [Resumed(session) for session in sorted(model.halted)]
+    model.apply(batch)
+    return batch
+
+
 def _random_operation(model: StoreModel, rng: random.Random, now: float) -> Operation:
     if not model.live or rng.random() < 0.45:
         return _random_accepted(model, rng, now)
