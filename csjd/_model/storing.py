@@ -84,6 +84,8 @@ class Accepted(_Value, frozen=True, tag=1):
     timeout: float | None = None
     metadata: bytes = b""
     """As `encode_payload` made it; empty for none."""
+    delay: float | None = None
+    """Seconds it was to wait for `due`, if it was not for a `run_at`; see `LiveJob.delay`."""
 
 
 class Started(_Value, frozen=True, tag=2):
@@ -112,6 +114,8 @@ class Postponed(_Value, frozen=True, tag=4):
     """Attempts used so far, in all."""
     due: float
     kind: DueKind = DueKind.BACKOFF
+    delay: float | None = None
+    """Seconds it was to wait for `due`; see `LiveJob.delay`."""
 
 
 class Placed(_Value, frozen=True, tag=5):
@@ -201,6 +205,11 @@ class LiveJob(_Value, frozen=True, tag=64):
     """What the due time is for; says nothing where `due` is None."""
     started: bool = False
     """Inside a store only: whether it is running. Never true in a `Recovery`."""
+    delay: float | None = None
+    """
+    Seconds it was to wait for `due` when that was noted; None: no bound. Should the clock
+    have been set back since, it waits no longer than that.
+    """
 
     @property
     def order(self) -> int:

@@ -34,7 +34,6 @@ from csjd._model.storing import (
     Placed,
     Recovery,
     Started,
-    StoreStatistics,
 )
 from csjd._runtime import threads
 from csjd._runtime.commits import Batch, Change, Placing
@@ -130,10 +129,6 @@ class Journal:
         except JobStoreError as error:
             if self.failure is None:
                 self._note_failure(error)
-
-    def statistics(self) -> StoreStatistics:
-        """Return the store's numbers."""
-        return self.store.statistics()
 
     # --- the task ----------------------------------------------------------------------
 

@@ -129,9 +129,14 @@ class Keeping:
     ) -> Entry:
         """Reserve what the job needs and tell the journal, or raise and change nothing."""
         self.journal.check()
-        due = wall_time() + offer.due - now if offer.due > now else None
-        order = self.scheduler.backlog.last_order + 1
-        accepted = to_accepted(offer.job, order, payload=payload, due=due)
+        delay = offer.due - now if offer.due > now else None
+        accepted = to_accepted(
+            offer.job,
+            self.scheduler.backlog.last_order + 1,
+            payload=payload,
+            due=None if delay is None else wall_time() + delay,
+            delay=delay if offer.job.run_at is None else None,
+        )
         entry = self.reservations.reserve(offer.job, offer.spec, now, offer.due, offer.copies)
         self._tell([entry], [accepted], changes)
         return entry

@@ -88,7 +88,8 @@ class Notes:
     def postponed(self, entry: Entry, kind: DueKind, now: float) -> None:
         """Note a job that waits for its next attempt."""
         self.started.discard(entry.order)
-        self.note(Postponed(entry.order, entry.attempts, wall_time() + entry.due - now, kind))
+        delay = entry.due - now
+        self.note(Postponed(entry.order, entry.attempts, wall_time() + delay, kind, delay))
 
     def interrupted(self, entry: Entry) -> None:
         """Note a job that a stop has put back."""

@@ -110,8 +110,7 @@ class Recovering:
             self._tell_parked(job, problem)
         else:
             entry.spec = self._suspecting(fitting, live)
-        due = math.nan if live.due is None else now + live.due - wall
-        self._readmission.readmit(entry, now, self._heap(live), due)
+        self._readmission.readmit(entry, now, self._heap(live), now + _still_to_wait(live, wall))
 
     def _suspecting(self, spec: HandlerSpec, live: LiveJob) -> HandlerSpec:
         """Return how a recovered job is run; if it may have killed its process, told first."""
@@ -178,7 +177,9 @@ class Recovering:
         ids = self.scheduler.backlog.ids
         for job_id, until in sorted(remembered.items(), key=lambda each: each[1]):
             if job_id not in ids.known and until > wall:
-                ids.known[job_id] = now + until - wall - ids.window
+                # No longer than the window is now, should it have been longer, or the clock
+                # have been set back: those that follow would be kept as long.
+                ids.known[job_id] = now + min(until - wall, ids.window) - ids.window
                 ids.ended.append(job_id)
 
     def _tell(self, recovery: Recovery) -> None:
@@ -260,6 +261,13 @@ def _rebuilt(accepted: Accepted, spec: HandlerSpec | None) -> Job:
         except ValueError:
             payload = accepted.payload
     return to_job(accepted, payload)
+
+
+def _still_to_wait(live: LiveJob, wall: float) -> float:
+    """Return seconds until the job is due; no more than it was to wait, whatever the clock."""
+    if live.due is None:
+        return 0.0
+    return min(live.due - wall, math.inf if live.delay is None else live.delay)
 
 
 def _as_it_is(accepted: Accepted) -> Job | None:

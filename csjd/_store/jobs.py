@@ -25,7 +25,9 @@ def check_storable(job: Job) -> None:
             raise InvalidJobError(field, f"must fit in 64 bits for a store, got {value!r}")
 
 
-def to_accepted(job: Job, order: int, *, payload: bytes, due: float | None) -> Accepted:
+def to_accepted(
+    job: Job, order: int, *, payload: bytes, due: float | None, delay: float | None
+) -> Accepted:
     """
     Return what a store keeps of a job.
 
@@ -34,6 +36,7 @@ def to_accepted(job: Job, order: int, *, payload: bytes, due: float | None) -> A
         order: Its place.
         payload: Its payload, from `encode_payload` or `encode_typed`.
         due: Wall-clock seconds before which it must not start; None: at once.
+        delay: Seconds until then, if they are not for its `run_at`.
 
     Raises:
         InvalidJobError: Its metadata cannot be stored.
@@ -54,6 +57,7 @@ def to_accepted(job: Job, order: int, *, payload: bytes, due: float | None) -> A
         max_attempts=job.max_attempts,
         timeout=job.timeout,
         metadata=metadata,
+        delay=delay,
     )
 
 

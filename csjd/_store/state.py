@@ -146,14 +146,14 @@ class State:
             self._stray(op, f"order {op.order} was used before")
             return
         self.next_order = op.order + 1
-        self.live.put(LiveJob(op, due=op.due))
+        self.live.put(LiveJob(op, due=op.due, delay=op.delay))
 
     def _start(self, op: Started) -> None:
         job = self.live.get(op.order)
         if job is None:
             self._stray(op, _UNKNOWN)
             return
-        self.live.put(_replace(job, started=True, due=None))
+        self.live.put(_replace(job, started=True, due=None, delay=None))
         self.started.add(op.order)
 
     def _interrupt(self, op: Interrupted) -> None:
@@ -169,7 +169,10 @@ class State:
         if job is None:
             self._stray(op, _UNKNOWN)
             return
-        self.live.put(_replace(job, attempts=op.attempts, due=op.due, kind=op.kind, started=False))
+        postponed = _replace(
+            job, attempts=op.attempts, due=op.due, kind=op.kind, delay=op.delay, started=False
+        )
+        self.live.put(postponed)
         self.started.discard(op.order)
 
     def _place(self, op: Placed) -> None:
@@ -180,7 +183,7 @@ class State:
         self.live.pop(op.order)
         self.next_order = op.new_order + 1
         accepted = _replace(job.accepted, order=op.new_order)
-        self.live.put(_replace(job, accepted=accepted, due=None, started=False))
+        self.live.put(_replace(job, accepted=accepted, due=None, delay=None, started=False))
         self.started.discard(op.order)
 
     def _end(self, op: Ended) -> None:

@@ -97,7 +97,7 @@ class DurableModel(Model):
         self.held_sessions |= recovery.halted
         for job_id, until in recovery.remembered.items():
             if all(each.job.id != job_id for each in given_up):
-                self._windows[job_id] = now + until - wall
+                self._windows[job_id] = now + min(until - wall, self.config.duplicate_window)
         return given_up
 
 
@@ -105,10 +105,13 @@ def adopted(live: LiveJob, now: float, wall: float) -> ModelJob:
     """Return the model's view of a job that a store tells of."""
     told = live.accepted
     job = Job(type=told.type, id=told.id, session=told.session, priority=told.priority)
+    due = None if live.due is None else now + live.due - wall
+    if due is not None and live.delay is not None:
+        due = min(due, now + live.delay)  # if the clock was set back
     return ModelJob(
         job,
         live.order,
-        due=None if live.due is None else now + live.due - wall,
+        due=due,
         placed=live.due is None or live.kind is not DueKind.DELAY,
         snoozed=live.due is not None and live.kind is DueKind.SNOOZE,
         attempts=live.attempts,

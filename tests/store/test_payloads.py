@@ -172,13 +172,14 @@ def test_job_comes_back() -> None:
         metadata={"trace": b"\x00"},
     )
     check_storable(job)
-    accepted = to_accepted(job, 9, payload=encode_payload(job.payload), due=1.5)
-    assert (accepted.order, accepted.due) == (9, 1.5)
+    accepted = to_accepted(job, 9, payload=encode_payload(job.payload), due=1.5, delay=2.5)
+    assert (accepted.order, accepted.due, accepted.delay) == (9, 1.5, 2.5)
     assert to_job(accepted, decode_payload(accepted.payload)) == job
 
 
 def test_job_that_a_store_cannot_write_is_refused() -> None:
     with pytest.raises(InvalidJobError, match="priority must fit in 64 bits"):
         check_storable(Job(type="email", priority=2**70))
+    job = Job(type="email", metadata={"a": object()})
     with pytest.raises(InvalidJobError, match="metadata holds a object"):
-        to_accepted(Job(type="email", metadata={"a": object()}), 1, payload=b"", due=None)
+        to_accepted(job, 1, payload=b"", due=None, delay=None)

@@ -284,7 +284,10 @@ def jobs_by_id(recovery: Recovery) -> Recovery:
     return attrs.evolve(recovery, live=sorted(recovery.live, key=lambda job: job.accepted.id))
 
 
-@_tells("dead letters in order of acceptance", "random_histories_add_up")
+@_tells(
+    "dead letters in order of acceptance",
+    "dead_letters_come_back_in_the_order_in_which_they_died",
+)
 def letters_by_order(recovery: Recovery) -> Recovery:
     letters = sorted(recovery.dead_letters, key=lambda letter: letter.order)
     return attrs.evolve(recovery, dead_letters=letters)

@@ -76,7 +76,8 @@ def _random_operation(model: StoreModel, rng: random.Random, now: float) -> Oper
         return Interrupted(order)
     if kind <= 6:
         attempts = model.live[order].attempts + rng.randrange(2)
-        return Postponed(order, attempts, now + rng.random(), rng.choice((*DueKind,)))
+        delay = rng.choice((None, rng.random()))
+        return Postponed(order, attempts, now + rng.random(), rng.choice((*DueKind,)), delay)
     if kind == 7:
         return Placed(order, model.next_order + rng.randrange(3))
     if kind == 8:
@@ -96,6 +97,7 @@ def _random_accepted(model: StoreModel, rng: random.Random, now: float) -> Accep
         session=rng.choice((None, "s0", "s1", "sessión")),
         priority=rng.choice((0, 0, 5, -1)),
         due=rng.choice((None, None, now + 7.5)),
+        delay=rng.choice((None, 7.5)),
         timeout=rng.choice((None, float("inf"), 1.5)),
         metadata=rng.choice((b"", b"\x80")),
     )

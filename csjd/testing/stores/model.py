@@ -71,15 +71,17 @@ class StoreModel:
 
     def _apply(self, operation: Operation) -> None:
         match operation:
-            case Accepted(order=order, due=due):
+            case Accepted(order=order, due=due, delay=delay):
                 self._new_order(order)
-                self.live[order] = LiveJob(operation, due=due)
+                self.live[order] = LiveJob(operation, due=due, delay=delay)
             case Started(order=order):
-                self._change(order, started=True, due=None)
+                self._change(order, started=True, due=None, delay=None)
             case Interrupted(order=order):
                 self._change(order, started=False)
-            case Postponed(order=order, attempts=attempts, due=due, kind=kind):
-                self._change(order, attempts=attempts, due=due, kind=kind, started=False)
+            case Postponed(order, attempts, due, kind, delay):
+                self._change(
+                    order, attempts=attempts, due=due, kind=kind, delay=delay, started=False
+                )
             case Placed(order=order, new_order=new_order):
                 self._new_order(new_order)
                 job = self.live.pop(order)
@@ -87,6 +89,7 @@ class StoreModel:
                     job,
                     accepted=msgspec.structs.replace(job.accepted, order=new_order),
                     due=None,
+                    delay=None,
                     started=False,
                 )
             case Ended(order=order, remembered_until=until):

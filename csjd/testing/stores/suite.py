@@ -100,6 +100,14 @@ class JobStoreSuite:
         check([job.due for job in recovery.live], [2e9, None, None], "due times have changed")
         check(recovery.next_order, 7, "`next_order` is not above every order used")
 
+    def test_dead_letters_come_back_in_the_order_in_which_they_died(self) -> None:
+        """Not that of their jobs; the oldest is the first to make room for others."""
+        recovery = self._told_after(
+            [accepted(order) for order in (1, 2, 3)], [_dead(order) for order in (2, 3, 1)]
+        )
+        orders = [letter.order for letter in recovery.dead_letters]
+        check(orders, [2, 3, 1], "dead letters are not told in the order in which they died")
+
     def test_random_histories_add_up(self) -> None:
         """Whatever was committed, reopening tells what the model says."""
         for seed in range(20):
