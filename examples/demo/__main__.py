@@ -11,7 +11,7 @@ import trio
 import csjd
 from csjd.logs import LogObserver
 from examples.demo import report
-from examples.demo.indexing import Run, build_index
+from examples.demo.indexing import Run, build_index, forget
 from examples.demo.library import default_store, source_files, standard_library
 from examples.demo.log_file import json_log
 from examples.demo.progress import Progress
@@ -70,7 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     if run is None:
         return 130
-    shutil.rmtree(keep)  # all is done, so the next run begins anew
+    # All is done, so the next run begins anew.
+    if options.store is None:
+        shutil.rmtree(keep)
+    else:
+        forget(keep)
 
     screen.show(report.run_table(run, config))
     screen.show(report.worker_table(run))
@@ -103,7 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         "--store",
         type=Path,
         metavar="DIR",
-        help="keep jobs and results here, to go on after a crash (default: in the user's cache)",
+        help="keep jobs and results in DIR, to go on after a crash; removed from it when all is "
+        "done (default: in the user's cache)",
     )
     parser.add_argument(
         "--log", type=Path, default=Path("build/demo.jsonl"), metavar="FILE", help="(%(default)s)"

@@ -1,6 +1,7 @@
 """Where csjd comes in: every file a job, every package a session, every attempt in a thread."""
 
 import math
+import shutil
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,9 @@ from examples.demo.index import Index, PackageIndex, merge
 from examples.demo.library import package_of
 from examples.demo.results import Results
 from examples.demo.scan import scan_file
+
+# No program keeps anything of its own under these names.
+_JOBS, _RESULTS = "csjd-demo-jobs", "csjd-demo-results.jsonl"
 
 
 @attrs.frozen(kw_only=True)
@@ -48,7 +52,7 @@ async def build_index(
     """
     packages: dict[str, PackageIndex] = {}
     began = trio.current_time()
-    with closing(Results(keep / "results.jsonl")) as results:
+    with closing(Results(keep / _RESULTS)) as results:
         for scan in results.scans():
             packages.setdefault(package_of(scan.path), PackageIndex()).add(scan)
         found = {path for package in packages.values() for path in package.scans}
@@ -58,7 +62,7 @@ async def build_index(
                 nursery,
                 config,
                 registry=_handlers(root, packages, results),
-                store=csjd.FileJobStore(keep / "jobs"),
+                store=csjd.FileJobStore(keep / _JOBS),
                 observers=observers,
             ) as dispatcher,
         ):
@@ -84,6 +88,12 @@ async def build_index(
                 seconds=trio.current_time() - began,
             )
     return run
+
+
+def forget(keep: Path) -> None:
+    """Remove what `build_index` has kept in the directory *keep*, and nothing else."""
+    shutil.rmtree(keep / _JOBS)
+    (keep / _RESULTS).unlink()
 
 
 def _handlers(root: Path, packages: dict[str, PackageIndex], results: Results) -> csjd.Registry:

@@ -2,7 +2,6 @@
 
 import builtins
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from trio.testing import MockClock
 import csjd
 from examples.demo.__main__ import main
 from examples.demo.index import PackageIndex, merge, top
-from examples.demo.indexing import build_index
+from examples.demo.indexing import build_index, forget
 from examples.demo.library import package_of, source_files, standard_library
 from examples.demo.progress import Progress
 from examples.demo.results import Results
@@ -100,11 +99,25 @@ def test_bad_options_are_answered_with_the_usage(
         assert "usage: python -m examples.demo" in capsys.readouterr().err
 
 
+def test_what_was_kept_is_removed_at_the_end_and_nothing_else(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "kept" / "jobs" / "letter.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("dear Ada")
+    assert run_demo(library, tmp_path / "log") == 0
+    assert [each for each in (tmp_path / "kept").rglob("*") if each.is_file()] == [theirs]
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["--root", str(library), "--log", str(tmp_path / "log")]) == 0
+    assert list((tmp_path / "cache" / "csjd-demo").iterdir()) == []
+
+
 async def index(library: Path, files: Sequence[str]) -> Mapping[str, object]:
     keep = library.with_name("kept")
-    keep.mkdir()
+    keep.mkdir(exist_ok=True)
     run = await build_index(library, files, config=csjd.Config(workers=3, lanes=2), keep=keep)
-    shutil.rmtree(keep)
+    forget(keep)
     assert run.metrics.accepted == run.metrics.succeeded + run.metrics.failed
     return {
         "definitions": run.index.definitions,
@@ -226,7 +239,7 @@ def test_killed_half_way_it_goes_on_where_it_was_and_says_so(tmp_path: Path) -> 
     log, store = tmp_path / "log", tmp_path / "kept"
     command = [sys.executable, "-m", "examples.demo", "--root", str(library), "--log", str(log)]
     command += ["--store", str(store), "--find", "f399"]
-    results = store / "results.jsonl"
+    results = store / "csjd-demo-results.jsonl"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT) as process:
         while not (results.exists() and results.read_bytes().count(b"\n") >= 20):
             assert process.poll() is None, "it was too fast to be killed half-way"
@@ -240,7 +253,7 @@ def test_killed_half_way_it_goes_on_where_it_was_and_says_so(tmp_path: Path) -> 
     assert "f399: defined in 1 file" in again
     assert "broken.py" in again
     assert 20 <= done < 400
-    assert not store.exists()
+    assert list(store.iterdir()) == []
 
 
 def test_a_result_that_a_crash_tore_is_dropped_and_a_second_one_replaces_the_first(
