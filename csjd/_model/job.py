@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any, Final, NoReturn
+from typing import Any, Final, final
 
 import attrs
 
@@ -13,30 +13,35 @@ from csjd._model.errors import InvalidJobError
 from csjd._model.identity import new_job_id
 
 
-class _NoMetadata(Mapping[str, Any]):
-    """An empty mapping that stays one, and itself when a job is pickled or copied."""
+@final
+class FrozenMetadata(Mapping[str, Any]):
+    """A mapping that nobody can change; unlike a `mappingproxy` it can be pickled and copied."""
 
-    __slots__ = ()
+    __slots__ = ("_items",)
 
-    def __getitem__(self, key: str) -> NoReturn:
-        raise KeyError(key)
+    def __init__(self, items: Mapping[str, Any]) -> None:
+        self._items = dict(items)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._items[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(())
+        return iter(self._items)
 
     def __len__(self) -> int:
-        return 0
+        return len(self._items)
 
     def __repr__(self) -> str:
-        return "{}"
+        return repr(self._items)
 
-    def __reduce__(self) -> str:
-        return "NO_METADATA"
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # What all jobs share stays one and the same.
+        return "NO_METADATA" if self is NO_METADATA else (FrozenMetadata, (self._items,))
 
 
 # Shared by all jobs that carry none: a mapping each would cost 64 bytes and a visit of
 # the garbage collector.
-NO_METADATA: Mapping[str, Any] = _NoMetadata()
+NO_METADATA: Mapping[str, Any] = FrozenMetadata({})
 
 
 def _now() -> datetime:

@@ -1,7 +1,8 @@
 """What a job carries: checked against its type's class and size limit, and made its own."""
 
 import copy
-from types import MappingProxyType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, is_typeddict
 
 import attrs
@@ -9,7 +10,7 @@ import msgspec
 
 from csjd._model.errors import InvalidJobError
 from csjd._model.handler import HandlerSpec
-from csjd._model.job import Job
+from csjd._model.job import NO_METADATA, FrozenMetadata, Job
 from csjd._runtime.isolation import is_immutable
 from csjd._store.jobs import check_storable
 from csjd._store.payloads import encode_payload, encode_typed
@@ -32,7 +33,7 @@ def own(job: Job, spec: HandlerSpec, max_payload: int) -> tuple[Job, bool]:
 
     Raises:
         InvalidJobError: The payload is too large, is not what its type's handler takes,
-            or cannot be copied.
+            or cannot be copied; or the metadata cannot.
     """
     payload = job.payload
     if spec.payload is not None:
@@ -42,13 +43,23 @@ def own(job: Job, spec: HandlerSpec, max_payload: int) -> tuple[Job, bool]:
     mutable = not is_immutable(payload)
     if not mutable and not job.metadata and payload is job.payload:
         return job, False
-    try:
-        if mutable and payload is job.payload:
+    if mutable and payload is job.payload:
+        with _copying("payload"):
             payload = copy.deepcopy(payload)
-        metadata = MappingProxyType(copy.deepcopy(dict(job.metadata)))
-    except Exception as error:
-        raise InvalidJobError("payload", f"cannot be copied: {error!r}") from error
+    metadata = NO_METADATA
+    if job.metadata:
+        with _copying("metadata"):
+            metadata = FrozenMetadata(copy.deepcopy(dict(job.metadata)))
     return attrs.evolve(job, payload=payload, metadata=metadata), mutable or bool(metadata)
+
+
+@contextmanager
+def _copying(field: str) -> Iterator[None]:
+    """Say of whatever is raised meanwhile that this *field* cannot be copied."""
+    try:
+        yield
+    except Exception as error:
+        raise InvalidJobError(field, f"cannot be copied: {error!r}") from error
 
 
 def needs_copies(job: Job) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import csjd
+from csjd._model.job import FrozenMetadata
 
 HUGE = 10**400
 """Beyond all floats."""
@@ -98,6 +99,31 @@ def test_job_can_be_hashed_pickled_and_copied() -> None:
     assert hash(csjd.Job(type="t", payload={"a": []}, metadata={"b": []}))
     assert (dict(job.metadata), len(job.metadata), repr(job.metadata)) == ({}, 0, "{}")
     assert job.metadata.get("a") is None
+
+
+def test_frozen_metadata_is_a_mapping_that_nobody_can_change() -> None:
+    given = {"a": [1], "b": 2}
+    metadata: Any = FrozenMetadata(given)
+    given["b"] = 3
+    assert metadata == {"a": [1], "b": 2}
+    assert {"a": [1], "b": 2} == metadata != {"a": [1]}
+    assert dict(**metadata) == dict(metadata)
+    assert (list(metadata), len(metadata), "b" in metadata) == (["a", "b"], 2, True)
+    assert (metadata["b"], metadata.get("c", 7)) == (2, 7)
+    assert repr(metadata) == "{'a': [1], 'b': 2}"
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        metadata["b"] = 3
+    with pytest.raises(TypeError, match="does not support item deletion"):
+        del metadata["b"]
+    with pytest.raises(KeyError, match="c"):
+        metadata["c"]
+
+
+def test_frozen_metadata_can_be_pickled_and_copied() -> None:
+    metadata = FrozenMetadata({"a": [1]})
+    for twin in (pickle.loads(pickle.dumps(metadata)), copy.deepcopy(metadata)):
+        assert (type(twin), twin) == (FrozenMetadata, metadata)
+        assert twin["a"] is not metadata["a"]
 
 
 def test_job_is_frozen() -> None:

@@ -1,6 +1,8 @@
 """Handing jobs in: the rows of bad input, each of which changes nothing."""
 
+import copy
 import math
+import pickle
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -117,12 +119,27 @@ async def test_payload_that_is_no_valid_unicode_is_still_text() -> None:
         assert await (await submit(dispatcher, "nothing", "\ud800")).result() == "\ud800"
 
 
-async def test_payload_that_cannot_be_copied_is_refused() -> None:
+async def test_what_cannot_be_copied_is_refused() -> None:
     async with opened(work().registry) as dispatcher:
         before = dispatcher.metrics()
         with pytest.raises(csjd.InvalidJobError, match=r"^payload cannot be copied"):
             await submit(dispatcher, "nothing", [memoryview(b"")])
-        assert _unchanged(before, dispatcher.metrics(), invalid=1)
+        with pytest.raises(csjd.InvalidJobError, match=r"^metadata cannot be copied") as caught:
+            await submit(dispatcher, "nothing", [1], metadata={"view": memoryview(b"")})
+        assert caught.value.field == "metadata"
+        assert _unchanged(before, dispatcher.metrics(), invalid=2)
+
+
+async def test_accepted_job_can_be_pickled_and_copied_with_its_metadata() -> None:
+    metadata = {"from": ["web"]}
+    async with opened(work().registry) as dispatcher:
+        receipt = await submit(dispatcher, "nothing", [1], delay=60, metadata=metadata)
+        metadata["from"].append("changed")
+        [left] = (await dispatcher.stop(grace=0)).unfinished
+    assert left is receipt.job
+    for twin in (pickle.loads(pickle.dumps(left)), copy.deepcopy(left)):
+        assert twin == left
+        assert twin.metadata == {"from": ["web"]}
 
 
 class Order(msgspec.Struct):
