@@ -76,7 +76,10 @@ class Config:
     session_idle: float = attrs.field(default=60.0, validator=_seconds(0, high=1e9))
     """Seconds a session without jobs keeps its worker and its statistics."""
     max_crashes: int = attrs.field(default=3, validator=_whole(1))
-    """Crashes of the process during a job before it becomes a dead letter (stores only)."""
+    """
+    Counted crashes of the process during a job before it becomes a dead letter (stores
+    only). The first, after a clean start, is not counted.
+    """
     commit_grace: float = attrs.field(default=5.0, validator=_seconds(0, high=1e9))
     """Seconds a cancelled submit waits for a commit that is being written (stores only)."""
     max_payload: int = attrs.field(default=1 << 20, validator=_whole(1))

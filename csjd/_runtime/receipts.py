@@ -50,7 +50,7 @@ class Receipt:
 
     def __repr__(self) -> str:
         """Return the job's id and state; its payload may be long, and nobody else's business."""
-        return f"<Receipt {self.job.id!r}, {self.state.value}>"
+        return f"<Receipt {self.job.id!r}, {self.state.name.lower()}>"
 
     @property
     def job(self) -> Job:
@@ -112,7 +112,7 @@ class Receipt:
         """
         Ask for the job to be cancelled; return False if it has ended.
 
-        A queued job ends at once. A running one has its handler cancelled; if that
+        A job that is not running ends at once. A running one has its handler cancelled; if that
         returns normally all the same, the job has succeeded.
 
         Raises:

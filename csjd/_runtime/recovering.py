@@ -130,7 +130,7 @@ class Recovering:
 
     def _give_up_on(self, entry: Entry, crashes: int, now: float) -> None:
         """Make a dead letter of a job that killed its process too often."""
-        error = RecordedError(f"the process died {crashes} times while the job ran")
+        error = RecordedError(f"the process died {crashes} times while the job was known to run")
         self.journal.notes.crashed(entry, error)
         for buried in self._readmission.readmit_dead(entry, error, now).all:
             self.journal.notes.discarded(buried)

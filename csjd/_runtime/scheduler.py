@@ -520,7 +520,8 @@ class Scheduler:
         if not (trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self.token):
             raise RuntimeError(
                 f"{method} was called from outside the dispatcher's Trio run: from one of its "
-                "threads use trio.from_thread.run or trio.from_thread.run_sync"
+                "threads use trio.from_thread.run or trio.from_thread.run_sync, from any other "
+                "thread the same with trio_token="
             )
 
     # --- telling -----------------------------------------------------------------------

@@ -439,7 +439,7 @@ async def test_job_that_keeps_killing_its_process_becomes_a_dead_letter(
     assert runs == 4  # once before its starts are written, and max_crashes times after
     [letter] = letters
     assert (letter.job.id, letter.attempts) == ("killer", 0)
-    assert "died 3 times" in str(letter.error)
+    assert "died 3 times while the job was known to run" in str(letter.error)
     assert log.started == ["next"]
 
 
@@ -604,7 +604,7 @@ async def test_job_that_dies_of_crashes_replaces_its_older_dead_letter(
     for _ in range(2):
         async with opened(store, work().registry, max_crashes=3) as dispatcher:
             [letter] = await dispatcher.dead_letters()
-            assert "died 3 times" in str(letter.error)
+            assert "died 3 times while the job was known to run" in str(letter.error)
             assert balanced(dispatcher.metrics())
 
 
