@@ -14,7 +14,7 @@ test: lint types tests docs
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/flake8-async --enable=ASYNC $$(git ls-files '*.py')
+	$(BIN)/flake8-async --enable=ASYNC $$(find benchmarks csjd docs examples tests -name '*.py')
 
 types: $(VENV)/.ready-test
 	$(BIN)/mypy
@@ -45,7 +45,7 @@ $(VENV)/bin/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(VENV)/.ready-demo: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[cli]'
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	touch $@
 
 $(VENV)/.ready-test: pyproject.toml | $(VENV)/bin/python

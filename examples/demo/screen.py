@@ -76,7 +76,7 @@ def open_screen() -> Screen:
     """Return the best screen there is for standard output."""
     try:
         from examples.demo.rich_screen import RichScreen
-    except ImportError:  # rich comes with csjd[cli] and is not needed
+    except ImportError:  # rich comes with csjd[demo] and is not needed
         return PlainScreen()
     screen = RichScreen()
     return screen if screen.usable else PlainScreen()
