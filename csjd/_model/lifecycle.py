@@ -22,7 +22,10 @@ class JobState(enum.IntEnum):
     WAITING = 2
     """Behind the head of its session."""
     PARKED = 3
-    """No handler for its type yet; only after a recovery."""
+    """
+    Its turn has come, but there is no handler for its type yet, or none that can take its
+    payload; only after a recovery.
+    """
     RUNNING = 4
     """A lane runs its handler."""
     DETACHED = 5
@@ -42,7 +45,7 @@ class JobStep(enum.Enum):
     POSTPONE = "due later"
     FALL_DUE = "its due time has come"
     QUEUE = "takes its place behind its session's head"
-    PARK = "has no handler"
+    PARK = "has no handler that can take it"
     START = "a lane took it"
     DETACH = "its handler ignores its cancellation"
     INTERRUPT = "stopped to shut down"
