@@ -22,17 +22,21 @@ class LogObserver:
     Logs every event of a dispatcher.
 
     Every record has the attribute `event`, the name of the event's class, and `component`,
-    the part of csjd it comes from: `admission`, `worker`, `scheduler` or `dispatcher`.
+    the part of csjd it comes from: `admission`, `worker`, `scheduler`, `store` or
+    `dispatcher`.
 
     Records about a job also have `job_id`, `job_type`, `payload_size` (bytes of a bytes or
     str payload; None when it is not known) and `session`, and, when it is known,
     `attempt`, counted from 1. Where they apply: `worker`, `outcome` (`succeeded`,
     `failed`, `timed_out` or `cancelled`), `duration` and `delay` in seconds, `error`,
-    `reason`. The payload itself, and what handlers return, is never logged.
+    `reason`. Neither the payload nor what a handler returns is ever logged, but what a
+    handler puts into an error, or hands to `Attempt.progress`, is.
 
-    Levels: DEBUG for a job's ordinary course, INFO for its end and for what somebody asked
-    for, WARNING for attempts that will be repeated, ERROR for jobs that have failed for
-    good (with their traceback) and handlers that are stuck.
+    Levels: DEBUG for a job's ordinary course; INFO for its end and for what somebody asked
+    for; WARNING for attempts that will be repeated, handlers that were detached and jobs
+    that are parked; ERROR for jobs that have failed for good (with their traceback),
+    handlers that are stuck, sessions that halt, dead letters that made room for newer ones
+    and a store that has failed.
     """
 
     __slots__ = ("_logger",)

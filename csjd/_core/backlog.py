@@ -1,9 +1,10 @@
 """
 All accepted jobs: where each stands, which is next, and what its end sets free.
 
-The backlog owns the structures of this floor; nothing but it, `picking` and `holds` moves
-a job from one to another. A READY job is in exactly one ready queue, or kept back by a
-hold; a SCHEDULED one is in one of three heaps; a WAITING one is linked behind its
+The backlog owns the structures of this floor; nothing but it, `picking`, `holds`,
+`reserving` and `readmission` moves a job from one to another. A READY job is in exactly
+one ready queue, or kept back by a hold; a SCHEDULED one is in one of three heaps, or in
+`unplaced` while the store is told of its place; a WAITING one is linked behind its
 session's head; a RUNNING one hangs on its lane. The head of a session keeps its place at
 the head until it has ended.
 """

@@ -72,7 +72,10 @@ class Config:
     virtual_nodes: int = attrs.field(default=150, validator=_whole(1))
     """Points each worker has on the hash ring; more spread sessions more evenly."""
     load_factor: float = attrs.field(default=1.25, validator=_seconds(1, high=1e9))
-    """How far above the mean a worker's share of sessions may go. 1.25: at most a quarter."""
+    """
+    How far above the mean a worker's share of sessions may go, rounded up. 1.25: at most a
+    quarter.
+    """
     session_idle: float = attrs.field(default=60.0, validator=_seconds(0, high=1e9))
     """Seconds a session without jobs keeps its worker and its statistics."""
     max_crashes: int = attrs.field(default=3, validator=_whole(1))
@@ -83,7 +86,10 @@ class Config:
     commit_grace: float = attrs.field(default=5.0, validator=_seconds(0, high=1e9))
     """Seconds a cancelled submit waits for a commit that is being written (stores only)."""
     max_payload: int = attrs.field(default=1 << 20, validator=_whole(1))
-    """Bytes of a payload whose size is known: bytes, str, and every typed payload."""
+    """
+    Bytes of a payload whose size is known: bytes, str, and every typed payload; with a
+    store of every payload, as it is written.
+    """
     history: int = attrs.field(default=1000, validator=_whole(0))
     """Ended jobs, and dead letters, kept to look at; the oldest make room."""
 

@@ -1,8 +1,9 @@
 """
 Every error csjd raises, in families by who can act.
 
-Names that end in `Error` are raised at callers. The three that do not, `Snooze`,
-`RetryAfter` and `PermanentError`'s helper `permanent`, are how a handler steers its job.
+Names that end in `Error` are raised at callers, with two exceptions: `PermanentError` is
+raised by handlers, as are `Snooze` and `RetryAfter`, which steer a job; and a
+`RecordedError` is raised by nobody, it stands in a dead letter for an error of an earlier run.
 """
 
 import sys
@@ -198,7 +199,7 @@ class JobStoreError(CsjdError):
 
 @attrs.define(eq=False, slots=False)
 class JobStoreLockedError(JobStoreError):
-    """Another process holds the store."""
+    """Another process holds the store, or another `FileJobStore` of this one."""
 
     holder: str = "unknown"
 
@@ -230,7 +231,7 @@ class JobStoreCorruptError(JobStoreError):
         return (
             f"{self.file} is damaged at byte {self.offset}: {self.reason}. Nothing was changed. "
             f"Look with `python -m csjd store verify {self.path}`, "
-            "save what can be saved with `python -m csjd store salvage`"
+            f"save what can be saved with `python -m csjd store salvage {self.path} OUT`"
         )
 
 
@@ -309,7 +310,11 @@ class Snooze(_Steering):
 
 
 class RetryAfter(_Steering):
-    """Raised by a handler: the attempt failed, and the next one waits just *seconds*."""
+    """
+    Raised by a handler: the attempt failed, and the next one waits just *seconds*.
+
+    Whether there is a next one, its retry policy decides as for any other error.
+    """
 
     def __str__(self) -> str:
         return f"failed, retry after {self.seconds} s"

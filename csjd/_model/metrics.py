@@ -102,7 +102,10 @@ class MetricsSnapshot:
     duplicates: int
     """Refused because of their id."""
     rejected: int
-    """Refused because a limit was reached."""
+    """
+    Refused because a limit was reached, for ever if a handler waited for room; or because
+    the store had no room or had failed.
+    """
     invalid: int
     """Refused because something about them was unusable, or their type had no handler."""
 

@@ -150,6 +150,7 @@ class Dispatcher:
             StuckHandlersError: More handlers outlived earlier stops than there are lanes.
             DispatcherClosedError: The dispatcher's block was left.
             WouldDeadlockError: Called by a handler while a stop is under way.
+            JobStoreClosedError: The store has failed.
         """
         self._check_home("start")
         await self._stopping.start()
@@ -160,9 +161,10 @@ class Dispatcher:
         Accept nothing more, work off what is ready, interrupt what is left; then report.
 
         Worked off: what runs, what is ready, and backoff that falls due in time. Left for
-        the next start: delayed, snoozed, paused and halted jobs, and what waits behind
-        them. What still runs when the grace is over is cancelled and put back, without
-        losing its place or an attempt.
+        the next start: delayed, snoozed, paused, parked and halted jobs, and what waits
+        behind them. What still runs when the grace is over is cancelled and put back,
+        without losing its place or an attempt; what has not ended `Config.detach_grace`
+        seconds later is reported as stuck, and not waited for.
 
         A stop that is under way is joined; the shorter grace counts. Cancelling the call
         does not call the stop off. Called by a handler, it does not wait for that handler.
@@ -244,6 +246,7 @@ class Dispatcher:
 
         Raises:
             ValueError: If both a type and a session are given.
+            InvalidJobError: If the type or session cannot be one.
         """
         self._check_home("pause")
         self._scheduler.pause(type, session)
@@ -255,6 +258,7 @@ class Dispatcher:
 
         Raises:
             ValueError: If both a type and a session are given.
+            InvalidJobError: If the type or session cannot be one.
         """
         self._check_home("resume")
         self._scheduler.resume(type, session)
@@ -271,6 +275,8 @@ class Dispatcher:
 
         Raises:
             ValueError: If *workers* is not an int >= 1.
+            DispatcherClosedError: The dispatcher's block was left.
+            DispatcherNotStartedError: It was never opened.
         """
         self._check_home("resize")
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -280,7 +286,13 @@ class Dispatcher:
 
     @enable_ki_protection
     def add_worker(self) -> int:
-        """Add a worker and return its id, which was never used before."""
+        """
+        Add a worker and return its id, which was never used before.
+
+        Raises:
+            DispatcherClosedError: The dispatcher's block was left.
+            DispatcherNotStartedError: It was never opened.
+        """
         self._check_home("add_worker")
         self._check_not_closed()
         return self._scheduler.add_worker().id
@@ -293,6 +305,8 @@ class Dispatcher:
         Raises:
             WorkerNotFoundError: There is no such worker.
             ValueError: It is the last one.
+            DispatcherClosedError: The dispatcher's block was left.
+            DispatcherNotStartedError: It was never opened.
         """
         self._check_home("remove_worker")
         self._check_not_closed()

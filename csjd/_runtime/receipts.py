@@ -96,7 +96,9 @@ class Receipt:
             JobFailedError: From the handler's exception, if the job failed or timed out.
             JobCancelledError: If it was cancelled.
             DispatcherClosedError: As for `outcome`.
+            JobStoreError: As for `outcome`.
             WouldDeadlockError: As for `outcome`.
+            RuntimeError: As for `outcome`.
         """
         match await self.outcome():
             case Succeeded(result=result):
