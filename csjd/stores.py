@@ -1,8 +1,10 @@
 """
 Stores, for those who write one or have to mend one.
 
-Programs only need `csjd.FileJobStore`. Here is the protocol with all of its values, for a
-store of one's own, and the tools behind `python -m csjd store`.
+Programs only need `csjd.FileJobStore`. Here are the values that a `csjd.JobStore` is told
+and tells, for a store of one's own, and the tools behind `python -m csjd store`. What is
+built by position is written by position: the order of those fields is part of the file
+format.
 """
 
 from csjd._model.storing import (

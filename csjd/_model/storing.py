@@ -185,6 +185,7 @@ Operation: TypeAlias = (
     | Halted
     | Resumed
 )
+"""All that a store is told: any of the values above."""
 
 
 # --- what comes back -------------------------------------------------------------------

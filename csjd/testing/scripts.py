@@ -63,6 +63,7 @@ class CleanUp:
 
 
 Step: TypeAlias = Return | Raise | Sleep | Hang | IgnoreCancel | CleanUp
+"""What one attempt does: any of the values above."""
 
 
 def snooze(seconds: float) -> Raise:

@@ -5,9 +5,10 @@ Before each build it writes, into `docs/reference/_generated/`, the public names
 the settings, the errors and the lifecycles, so that none of them can be out of date.
 """
 
+import enum
 import inspect
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,8 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 
 import csjd
+import csjd.stores
+import csjd.testing
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Dispatcher": ("open_dispatcher", "Dispatcher", "Config", "Retry", "RetryPolicy"),
@@ -35,28 +38,32 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "States": ("JobState", "JobStep", "LIFECYCLE", "DispatcherState", "DispatcherStep",
                "DISPATCHER_LIFECYCLE"),
     "Caching and batching": ("open_cache", "TTLCache", "CacheStatistics", "open_batch_loader",
-                             "BatchLoader", "BatchStatistics"),
-    "Stores and brokers": ("FileJobStore", "JobStore", "Broker"),
+                             "BatchLoader"),
+    "Stores": ("FileJobStore", "JobStore"),
 }  # fmt: skip
-"""
-Public names that belong together, the most important first; the rest is sorted by kind.
+"""Public names that belong together, the most important first; the rest is sorted by kind."""
 
-What a version does not have is left out.
-"""
+MODULES: tuple[ModuleType, ...] = (csjd.stores, csjd.testing)
+"""Public modules beside `csjd` that have a page each."""
 
 
-def public_names() -> list[str]:
-    """Return every name that `import csjd` offers, sorted."""
-    return sorted(
-        name
-        for name, value in vars(csjd).items()
+def public_names(module: ModuleType = csjd) -> list[str]:
+    """Return every name that importing *module* offers, sorted."""
+    return sorted(_offered(module))
+
+
+def _offered(module: ModuleType) -> dict[str, object]:
+    """Return the public names of *module* and what they stand for, in its own order."""
+    return {
+        name: value
+        for name, value in vars(module).items()
         if not name.startswith("_") and not isinstance(value, ModuleType)
-    )
+    }
 
 
 def grouped() -> dict[str, list[str]]:
     """Return the public names by group; what no group claims is an event, an error or other."""
-    groups = {title: [n for n in names if n in vars(csjd)] for title, names in GROUPS.items()}
+    groups = {title: list(names) for title, names in GROUPS.items()}
     claimed = {name for names in groups.values() for name in names}
     for name in public_names():
         if name not in claimed:
@@ -77,9 +84,35 @@ def _is_subclass(value: object, base: type) -> bool:
 
 
 BUILT_BY_USERS = frozenset(
-    {"Job", "Config", "Retry", "Registry", "Snooze", "RetryAfter", "logs.LogObserver"}
+    {
+        "Job",
+        "Config",
+        "Retry",
+        "Registry",
+        "Snooze",
+        "RetryAfter",
+        "FileJobStore",
+        "logs.LogObserver",
+    }
 )
-"""Classes whose signature is shown; all others are got from csjd, ready made."""
+"""Classes of `csjd` whose signature is shown; all others are got from it, ready made."""
+
+BUILT_AT_LENGTH = frozenset({"csjd.testing.Checker", "csjd.testing.Model"})
+"""Classes of the other modules whose signature is not: it is long, and says little."""
+
+
+def _public_places() -> dict[str, str]:
+    """Return, for where each public class and function is written, the name it is public by."""
+    places: dict[str, str] = {}
+    for module in (csjd, *MODULES):
+        for name, value in _offered(module).items():
+            if inspect.isclass(value) or inspect.isfunction(value):
+                place = f"{value.__module__}.{value.__qualname__}"
+                places.setdefault(place, f"{module.__name__}.{name}")
+    return places
+
+
+PUBLIC = _public_places()
 
 
 # --- pages -------------------------------------------------------------------------------
@@ -87,17 +120,56 @@ BUILT_BY_USERS = frozenset(
 
 def api_page(title: str, names: Iterable[str]) -> str:
     """Return a page that documents the *names* from their docstrings."""
-    return "\n".join([f"# {title}\n", "```{eval-rst}", *map(_directive, names), "```", ""])
+    directives = [_directive(csjd, name) for name in names]
+    return "\n".join([f"# {title}\n", "```{eval-rst}", *directives, "```", ""])
 
 
-def _directive(name: str) -> str:
-    value = getattr(csjd, name)
+def module_page(module: ModuleType) -> str:
+    """Return a page that documents what *module* offers, in the order it is written in."""
+    name, own = module.__name__, _offered(module)
+    also = [each for each in own if own[each] is vars(csjd).get(each)]
+    own = dict(sorted(own.items(), key=_written_at(own.values())))
+    links = " and ".join(f":py:class:`csjd.{each}`" for each in also)
+    return "\n".join(
+        [
+            f"# {name}\n",
+            "```{eval-rst}",
+            f".. automodule:: {name}\n   :no-members:\n",
+            *([f"{links} are offered here, too.\n"] if also else []),
+            *(_directive(module, each) for each in own if each not in also),
+            "```",
+            "",
+        ]
+    )
+
+
+def _written_at(values: Iterable[object]) -> Callable[[tuple[str, object]], tuple[int, int]]:
+    """Return a key to sort names by: where, in the modules that *values* come from, they stand."""
+    modules = dict.fromkeys(getattr(each, "__module__", None) for each in values)
+    analyzers = [ModuleAnalyzer.for_module(name) for name in modules if name in sys.modules]
+    for analyzer in analyzers:
+        analyzer.analyze()
+
+    def place(item: tuple[str, object]) -> tuple[int, int]:
+        name, value = item
+        written_in = getattr(value, "__module__", None)
+        for number, analyzer in enumerate(analyzers):
+            # Plain values do not know where they come from.
+            if name in analyzer.tagorder and written_in in (analyzer.modname, "types", None):
+                return number, analyzer.tagorder[name]
+        raise AssertionError(f"nobody knows where {name} is written")
+
+    return place
+
+
+def _directive(module: ModuleType, name: str) -> str:
+    value, full_name = getattr(module, name), f"{module.__name__}.{name}"
     if inspect.isclass(value):
-        return f".. autoclass:: csjd.{name}\n"
+        return f".. autoclass:: {full_name}\n"
     if inspect.isfunction(value):
-        return f".. autofunction:: csjd.{name}\n"
+        return f".. autofunction:: {full_name}\n"
     # Aliases and tables are plain values: what is said about them is only in the source.
-    return f".. py:data:: csjd.{name}\n\n   {_value_docs().get(name, '')}\n"
+    return f".. py:data:: {full_name}\n\n   {_value_docs().get(name, '')}\n"
 
 
 def _value_docs() -> dict[str, str]:
@@ -106,7 +178,7 @@ def _value_docs() -> dict[str, str]:
         "LIFECYCLE": "What each step makes of each state of a job, `LIFECYCLE[step][state]`.",
         "DISPATCHER_LIFECYCLE": "The same for a dispatcher.",
     }
-    for module in [name for name in sys.modules if name.startswith("csjd._")]:
+    for module in [name for name in sys.modules if name.startswith(("csjd._", "csjd.testing."))]:
         analyzer = ModuleAnalyzer.for_module(module)
         analyzer.analyze()
         for (owner, name), lines in analyzer.attr_docs.items():
@@ -212,6 +284,7 @@ def pages() -> dict[str, str]:
     """Return every generated page by its file name."""
     titles = {title.lower().replace(" ", "-"): title for title in grouped()}
     made = {f"{slug}.md": api_page(title, grouped()[title]) for slug, title in titles.items()}
+    made.update({f"{module.__name__}.md": module_page(module) for module in MODULES})
     index = "\n".join(f"{title} <{slug}>" for slug, title in titles.items())
     return {
         **made,
@@ -266,9 +339,17 @@ def tidy_signature(
     """Leave out how a class is built that users never build, and defaults made by a function."""
     if what not in {"class", "exception"} or not name.startswith("csjd.") or not signature:
         return None
-    if name.removeprefix("csjd.") not in BUILT_BY_USERS:
+    if not _is_built_by_users(name, obj):
         return "", None
-    return signature.replace("NOTHING", "...").replace("mappingproxy({})", "{}"), result
+    return signature.replace("NOTHING", "..."), result
+
+
+def _is_built_by_users(name: str, obj: object) -> bool:
+    """Whether the signature of the class *name* is of use to its reader."""
+    if name.rpartition(".")[0] not in {each.__name__ for each in MODULES}:
+        return name.removeprefix("csjd.") in BUILT_BY_USERS
+    made_otherwise = _is_subclass(obj, enum.Enum) or getattr(obj, "_is_protocol", False)
+    return not (made_otherwise or name in BUILT_AT_LENGTH)
 
 
 def unlink_builtin(app: Sphinx, doctree: nodes.document) -> None:
@@ -283,13 +364,14 @@ def resolve_private(
 ) -> nodes.reference | None:
     """Link an annotation, which names the module a class is written in, to its public name."""
     target = str(node.get("reftarget", ""))
-    name = target.rpartition(".")[2]
-    if node.get("refdomain") != "py" or name not in vars(csjd):
-        return None
-    if not target.startswith("csjd._") and "." in target:
+    public = PUBLIC.get(target)
+    if public is None and "." not in target:
+        known = (each for each in (csjd, *MODULES) if target in _offered(each))
+        public = next((f"{each.__name__}.{target}" for each in known), None)
+    if node.get("refdomain") != "py" or public is None:
         return None
     return env.domains["py"].resolve_xref(
-        env, node["refdoc"], app.builder, "obj", f"csjd.{name}", node, content
+        env, node["refdoc"], app.builder, "obj", public, node, content
     )
 
 
