@@ -95,7 +95,9 @@ class MetricsSnapshot:
     ready: int
     scheduled: int
     waiting: int
+    """Behind another job of their session, whether that runs, waits for its time or is parked."""
     parked: int
+    """Their turn has come, but nobody can run them; `JobStoreOpened.unready` counts all such."""
     running: int
     detached: int
 

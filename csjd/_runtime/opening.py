@@ -43,6 +43,8 @@ async def open_dispatcher(
             is in it is taken in before the block begins; leaving the block closes it.
         observers: Called with every event. One that raises is dropped and logged.
 
+    What is raised comes out of *nursery*, so in an exception group.
+
     Raises:
         DispatcherCrashedError: The dispatcher's task died; from what it died of, which
             also surfaces in *nursery*.
