@@ -39,14 +39,14 @@ def postponing(log: Log) -> csjd.Registry:
     """Add handlers that fail or snooze the first time, for ten seconds."""
 
     @log.handler("fails", retry=csjd.Retry(min_delay=10, max_delay=10, jitter=0))
-    async def fails(job: Job, attempt: csjd.Attempt) -> None:
+    async def fails(job: Job, attempt: csjd.Attempt) -> None:  # noqa: ASYNC124  a handler
         if attempt.number == 1:
             raise ValueError
 
     snoozed: set[str] = set()
 
     @log.handler("snoozes")
-    async def snoozes(job: Job, attempt: csjd.Attempt) -> None:
+    async def snoozes(job: Job, attempt: csjd.Attempt) -> None:  # noqa: ASYNC124  a handler
         if job.id not in snoozed:
             snoozed.add(job.id)
             raise csjd.Snooze(10)
