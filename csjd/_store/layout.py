@@ -51,7 +51,9 @@ def lay_out(names: Iterable[str]) -> Layout:
         for first, following in zip_longest(segments, segments[1:])
         if following is None or following > covered + 1
     ]
-    if (kept and kept[0] > covered + 1) or (snapshot is not None and not kept):
+    # The log went on in a segment of its own before the snapshot was made. A later one, or
+    # one from before that is still there, does not stand in for it.
+    if (segments or snapshots) and covered + 1 not in kept:
         raise DamageError(f"the segment with record {covered + 1} is missing", 0)
     obsolete = [f"snap-{number:020d}" for number in snapshots[:-1]]
     obsolete += [f"wal-{number:020d}" for number in segments if number not in set(kept)]

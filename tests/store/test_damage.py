@@ -8,8 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from csjd._model.errors import JobStoreError
+from csjd._model.errors import JobStoreCorruptError, JobStoreError
 from csjd._store.batches import decode_batch, decode_entries
+from csjd._store.file_store import FileJobStore
 from csjd._store.framing import (
     HEADER_BYTES,
     MARK,
@@ -22,8 +23,16 @@ from csjd._store.framing import (
 from csjd._store.payloads import decode_payload
 from csjd._store.tail import judge_tail
 from csjd.testing.simfs import SimFs
-from csjd.testing.stores import Summary, summarize
-from tests.store.battery import NOW, Disk, make_disk, open_store, recovered, without_crashes
+from csjd.testing.stores import Summary, accepted, summarize
+from tests.store.battery import (
+    EIO,
+    NOW,
+    Disk,
+    make_disk,
+    open_store,
+    recovered,
+    without_crashes,
+)
 from tests.store.conftest import FULL, Report
 
 
@@ -77,6 +86,25 @@ def test_every_flipped_bit_is_harmless_or_reported(
     assert refused > flips * (0.9 if sealed else 0.5)
     kind = "sealed" if sealed else f"unsealed, {ambiguous} in the last batch"
     report(f"T4 flipped bits ({kind}; {refused} refused)", flips, seed=11)
+
+
+def test_segment_that_a_compaction_left_over_does_not_stand_in_for_the_one_after_the_snapshot() -> (
+    None
+):
+    fs = SimFs(time=NOW)
+    store = FileJobStore("sim", files=fs)
+    store.recover()
+    store.commit([accepted(1)])
+    fs.fail = lambda kind, _: OSError(EIO, "no") if kind == "unlink" else None
+    with pytest.raises(JobStoreError):
+        store.compact()
+    store.commit([accepted(2)])
+    store.close()
+    disk = fs.files()
+    assert len(disk) == 3
+    del disk[max(disk)]
+    with pytest.raises(JobStoreCorruptError, match="the segment with record 4 is missing"):
+        open_store(SimFs(disk, time=NOW)).recover()
 
 
 # --- fuzzing ---------------------------------------------------------------------------

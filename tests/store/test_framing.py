@@ -245,9 +245,7 @@ def test_segments_without_a_snapshot_begin_with_the_first_record() -> None:
     ("names", "segments", "obsolete"),
     [
         ([snap(9), wal(10)], (10,), ()),
-        ([snap(9), wal(5)], (5,), ()),  # the last one is kept, whatever is covered of it
         ([snap(9), wal(1), wal(10)], (10,), (wal(1),)),
-        ([snap(9), wal(1), wal(8), wal(12)], (8, 12), (wal(1),)),
         ([snap(9), wal(1), wal(9), wal(10), wal(11)], (10, 11), (wal(1), wal(9))),
         ([snap(4), snap(9), wal(5), wal(10)], (10,), (snap(4), wal(5))),
     ],
@@ -259,7 +257,16 @@ def test_what_a_snapshot_covers_is_obsolete(
     assert (layout.snapshot, layout.segments, layout.obsolete) == (9, segments, obsolete)
 
 
-@pytest.mark.parametrize("names", [[snap(9)], [snap(9), wal(11)], [snap(9), wal(12), wal(20)]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        [snap(9)],
+        [snap(9), wal(5)],
+        [snap(9), wal(11)],
+        [snap(9), wal(12), wal(20)],
+        [snap(9), wal(1), wal(8), wal(12)],
+    ],
+)
 def test_segment_that_must_be_there_and_is_not_is_damage(names: list[str]) -> None:
     with pytest.raises(DamageError, match="record 10 is missing"):
         lay_out(names)
