@@ -82,20 +82,20 @@ class _Items(Generic[T]):
         self._one: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(union)
         self._known = frozenset(cls.__struct_config__.tag for cls in union.__args__)
 
-    def decode(self, body: bytes) -> Sequence[T | Broken | Foreign]:
+    def decode(self, body: bytes, *, keep_newer: bool) -> Sequence[T | Broken | Foreign]:
         try:
             return self._many.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self._decode_apart(body)
+            return self._decode_apart(body, keep_newer=keep_newer)
 
-    def _decode_apart(self, body: bytes) -> list[T | Broken | Foreign]:
+    def _decode_apart(self, body: bytes, *, keep_newer: bool) -> list[T | Broken | Foreign]:
         try:
             raws = _raws.decode(body)
         except (msgspec.DecodeError, RecursionError) as error:
             return [Broken(reason=f"not an array of items: {error}", raw=body)]
-        return [self._decode_one(bytes(raw)) for raw in raws]
+        return [self._decode_one(bytes(raw), keep_newer=keep_newer) for raw in raws]
 
-    def _decode_one(self, raw: bytes) -> T | Broken | Foreign:
+    def _decode_one(self, raw: bytes, *, keep_newer: bool) -> T | Broken | Foreign:
         try:
             return self._one.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -106,10 +106,12 @@ class _Items(Generic[T]):
             if tag >= FIRST_IGNORABLE:
                 return Foreign(raw)
             if tag > 0:
-                raise NewerFormatError(
+                reason = (
                     f"it holds records of a kind ({tag}) that this version of csjd does not "
                     "know and must not ignore: use the version that wrote it, or a later one"
                 )
+                if not keep_newer:
+                    raise NewerFormatError(reason)
         return Broken(reason=reason, raw=raw, session=_session(fields))
 
 
@@ -144,14 +146,20 @@ def encode_batch(operations: Sequence[Operation]) -> bytes:
     return _encoder.encode(operations)
 
 
-def decode_batch(body: bytes) -> Sequence[Operation | Broken | Foreign]:
+def decode_batch(
+    body: bytes, *, keep_newer: bool = False
+) -> Sequence[Operation | Broken | Foreign]:
     """
     Return a batch's operations, with a stand-in for each that cannot be read.
 
+    Args:
+        body: The batch.
+        keep_newer: Take what is of a later kind, and must not be ignored, for broken.
+
     Raises:
-        NewerFormatError: If one is of a kind that must not be ignored.
+        NewerFormatError: If one is of such a kind; not with *keep_newer*.
     """
-    return _operations.decode(body)
+    return _operations.decode(body, keep_newer=keep_newer)
 
 
 def encode_entries(entries: Sequence[Entry | Foreign]) -> bytes:
@@ -161,6 +169,6 @@ def encode_entries(entries: Sequence[Entry | Foreign]) -> bytes:
     )
 
 
-def decode_entries(body: bytes) -> Sequence[Entry | Broken | Foreign]:
+def decode_entries(body: bytes, *, keep_newer: bool = False) -> Sequence[Entry | Broken | Foreign]:
     """As `decode_batch`, for entries of a snapshot."""
-    return _entries.decode(body)
+    return _entries.decode(body, keep_newer=keep_newer)

@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 import msgspec
 
-from csjd._store.batches import decode_batch
+from csjd._store.batches import Broken, decode_batch
 from csjd._store.files import Directory, File
 from csjd._store.framing import (
     HEADER_BYTES,
@@ -180,7 +180,7 @@ def _replay_records(
         if limit is not None and record.number >= limit:
             break
         if record.number > covered:
-            _apply(record, state, pacer, result)
+            result.clean = apply_record(record, state, pacer, clean=result.clean)
         result.number, end = record.number, record.end
         # What a segment was founded with is on the disk, but its name may not be: the
         # sync of the directory may have failed. Only then is nothing ever appended.
@@ -193,29 +193,53 @@ def _replay_records(
     return end
 
 
-def _apply(record: Record, state: State, pacer: Pacer, result: Replayed) -> None:
+def apply_record(
+    record: Record, state: State, pacer: Pacer, *, clean: bool, keep_newer: bool = False
+) -> bool:
+    """
+    Let a log's next record take effect.
+
+    Args:
+        record: The record.
+        state: What the ones before it came to.
+        pacer: Told of it, and of each operation in it.
+        clean: Whether those before it end with the store closed.
+        keep_newer: Put what a later version wrote into quarantine, instead of raising.
+
+    Returns:
+        Whether the log, should it end here, ends with the store closed.
+
+    Raises:
+        NewerFormatError: A later version wrote it, and it must not be ignored. Nothing
+            of it has taken effect.
+    """
     match record.kind:
         case RecordKind.OPERATIONS:
-            for item in decode_batch(record.body):
+            for item in decode_batch(record.body, keep_newer=keep_newer):
                 state.apply(item)
                 pacer(1)
-            result.clean = False
+            clean = False
         case RecordKind.OPENED:
-            if not result.clean:
+            if not clean:
                 state.crashed()
-            result.clean = False
+            clean = False
         case RecordKind.SEAL:
-            result.clean = _says_clean(record.body)
-            if result.clean:
+            clean = _says_clean(record.body)
+            if clean:
                 state.interrupted()
         case RecordKind.ROTATED:
-            result.clean = False
+            clean = False
         case _:
-            raise NewerFormatError(
+            reason = (
                 f"it holds records of a kind ({record.kind}) that this version of csjd does "
                 "not know: use the version that wrote it, or a later one"
             )
+            if not keep_newer:
+                raise NewerFormatError(reason)
+            state.apply(Broken(reason, record.body))
+            clean = False
     pacer(1)
+    return clean
 
 
 def _says_clean(body: bytes) -> bool:

@@ -104,6 +104,8 @@ def read_snapshot(
     header: Header,
     take: Callable[[Entry | Broken | Foreign], None],
     pacer: Pacer,
+    *,
+    keep_newer: bool = False,
 ) -> tuple[Footer, int]:
     """
     Hand every entry of a snapshot to *take*.
@@ -113,12 +115,13 @@ def read_snapshot(
 
     Raises:
         DamageError: If it is not whole; some entries may have been handed over.
+        NewerFormatError: As for `decode_entries`, and just so.
     """
     count, end = 0, HEADER_BYTES
     for record in sound_records(file, HEADER_BYTES, 1, header.seed):
         end = record.end
         if record.kind == RecordKind.ENTRIES:
-            for entry in decode_entries(record.body):
+            for entry in decode_entries(record.body, keep_newer=keep_newer):
                 take(entry)
                 count += 1
                 pacer(1)

@@ -13,7 +13,10 @@ from typing import overload
 import attrs
 
 from csjd._model.errors import JobStoreCorruptError, JobStoreError, JobStoreFullError
+from csjd._model.storing import Recovery
 from csjd._store.file_store import FileJobStore
+from csjd._store.files import Directory
+from csjd._store.salvage import Salvage, salvage
 from csjd.testing.simfs import SimFs
 from csjd.testing.stores import StoreModel, Summary, accepted, random_batch, summarize
 
@@ -336,6 +339,14 @@ def make_disk(seed: int, batches: int = 50, *, close: bool) -> tuple[Disk, list[
     return fs.files(), [summarize(model.recovery()) for model in models]
 
 
+def make_scarred_disk(seed: int) -> Disk:
+    """Return the files of a store that lived on after a few crashes and losses of power."""
+    tally = Tally()
+    explorer = Explorer(seed, tally, states_per_change=0, budget=100_000)
+    explorer.run(lives=5, batches=12)
+    return explorer.fs.files()
+
+
 def recovered(disk: Disk) -> Summary | None:
     """Return what a store tells, or None if it refuses as damaged."""
     store = open_store(SimFs(disk, time=NOW))
@@ -347,6 +358,37 @@ def recovered(disk: Disk) -> Summary | None:
         return None
     assert not recovery.quarantined
     return summarize(recovery)
+
+
+class SimFsPair(SimFs):
+    """Two disks: "out" is where things are saved, any other path what they are saved from."""
+
+    def __init__(self, disk: Disk, target: SimFs) -> None:
+        super().__init__(disk, time=NOW)
+        self._target = target
+
+    def open_directory(self, path: str, *, create: bool) -> Directory:
+        if path == "out":
+            return self._target.open_directory(path, create=create)
+        return super().open_directory(path, create=create)
+
+
+def holds_a_store(disk: Disk) -> bool:
+    """Whether there is anything to salvage."""
+    return any(name.startswith(("wal-", "snap-")) and ".tmp" not in name for name in disk)
+
+
+def salvaged(disk: Disk) -> tuple[Salvage, Recovery]:
+    """Salvage a store; return what that says, and what the new store tells."""
+    target = SimFs(time=NOW)
+    source = SimFsPair(disk, target)
+    saved = salvage("sim", "out", files=source)
+    if source.files() != disk:
+        raise ViolationError("salvage changed what it saves from")
+    recovery = open_store(target).recover()
+    if not recovery.clean or recovery.notices or len(recovery.live) != saved.live:
+        raise ViolationError(f"salvage made {recovery}, and said {saved}")
+    return saved, recovery
 
 
 @overload

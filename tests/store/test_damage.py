@@ -4,7 +4,7 @@ import random
 import resource
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 
@@ -28,9 +28,12 @@ from tests.store.battery import (
     EIO,
     NOW,
     Disk,
+    holds_a_store,
     make_disk,
+    make_scarred_disk,
     open_store,
     recovered,
+    salvaged,
     without_crashes,
 )
 from tests.store.conftest import FULL, Report
@@ -184,6 +187,32 @@ def test_fuzzed_stores_open_or_refuse(report: Report) -> None:
         if any(name in damaged and name.startswith("wal") for name in disk):
             assert without_crashes(summary) in possible, f"input {number}: invented state"
     report("T5 fuzzed stores", count, seed=5)
+
+
+def damaged_stores(seed: int, count: int) -> Iterator[Disk]:
+    """Yield damaged copies of stores whose past is long and bad, many of each."""
+    rng = random.Random(seed)
+    other, _ = make_disk(4, batches=10, close=True)
+    each = 100
+    for history in range(count // each):
+        yield from islice(mutations(make_scarred_disk(history), other, rng), each)
+
+
+def test_fuzzed_stores_salvage_to_what_they_recover_to(report: Report) -> None:
+    count = 20_000 if FULL else 2_000
+    opened = 0
+    for number, damaged in enumerate(damaged_stores(8, count)):
+        if not holds_a_store(damaged):
+            continue
+        saved, recovery = salvaged(damaged)
+        told = recovered(damaged)
+        if told is None:
+            assert saved.lost or saved.problems, f"input {number}: refused, and nothing said"
+        else:
+            opened += 1
+            assert summarize(recovery) == told, f"input {number}: {saved}"
+    assert count * 0.1 < opened < count * 0.9
+    report("T5 fuzzed stores, salvaged", count, seed=8)
 
 
 def test_fuzzed_parsers_raise_nothing_unexpected(report: Report) -> None:

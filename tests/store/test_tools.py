@@ -11,7 +11,6 @@ import pytest
 from csjd import stores
 from csjd._model.errors import JobStoreError, JobStoreLockedError
 from csjd._store.file_store import FileJobStore
-from csjd._store.salvage import salvage
 from csjd.cli import main
 from csjd.testing.simfs import SimFs
 from csjd.testing.stores import Summary, accepted, summarize
@@ -210,83 +209,3 @@ def test_runs_as_a_module(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, check=False)
     assert done.returncode == 3
     assert b"holds no store" in done.stderr
-
-
-# --- salvage ---------------------------------------------------------------------------
-
-
-def test_salvage_of_a_sound_store_loses_nothing(sealed: tuple[Disk, list[Summary]]) -> None:
-    disk, summaries = sealed
-    target = SimFs(time=NOW)
-    saved = salvage("sim", "out", files=SimFsPair(disk, target))
-    assert saved.lost == ()
-    assert saved.problems == ()
-    assert without_crashes(summarize(open_store(target).recover())) == summaries[-1]
-
-
-def test_salvage_loses_only_what_is_damaged(report: Report) -> None:
-    fs = SimFs(time=NOW)
-    store = FileJobStore("sim", files=fs)
-    store.recover()
-    orders = range(1, 31)
-    for order in orders:
-        store.commit([accepted(order)])
-        if order == 15:
-            store.compact()
-    store.close()
-    disk = fs.files()
-    states = 0
-    for name, data in disk.items():
-        for at in range(0, len(data), 5):
-            damaged = damage(disk, name, at)
-            target = SimFs(time=NOW)
-            saved = salvage("sim", "out", files=SimFsPair(damaged, target))
-            recovery = open_store(target).recover()
-            assert len(recovery.live) == saved.live
-            in_header = at < 64
-            lost = set(orders) - {job.order for job in recovery.live}
-            if not in_header and name.startswith("wal"):
-                assert len(lost) <= 1, f"{name} byte {at}"
-            assert bool(lost) <= bool(saved.lost or saved.problems), f"{name} byte {at}"
-            states += 1
-    report("salvage of damaged stores", states)
-
-
-def test_salvage_without_a_segments_header_says_which_records_are_gone() -> None:
-    fs = SimFs(time=NOW)
-    for _ in range(3):  # each opening begins a segment
-        store = FileJobStore("sim", files=fs)
-        recovery = store.recover()
-        store.commit([accepted(recovery.next_order + each) for each in range(5)])
-        store.close()
-    disk = fs.files()
-    segments = sorted(name for name in disk if name.startswith("wal-"))
-    assert len(segments) == 3
-    firsts = [int(name[4:]) for name in segments]
-    orders = [range(1 + 5 * life, 6 + 5 * life) for life in range(3)]
-    for lost in range(3):
-        for at in range(64):
-            target = SimFs(time=NOW)
-            name = segments[lost]
-            saved = salvage("sim", "out", files=SimFsPair(damage(disk, name, at), target))
-            left = [job.order for job in open_store(target).recover().live]
-            assert left == [n for life in range(3) if life != lost for n in orders[life]]
-            assert [problem.split(":")[0] for problem in saved.problems] == [name]
-            if lost == 2:  # behind the last record there is no gap to see
-                assert saved.lost == ()
-            else:
-                [(first, last)] = saved.lost
-                assert firsts[lost] <= first <= last == firsts[lost + 1] - 1
-
-
-class SimFsPair(SimFs):
-    """Two disks: "out" is where things are saved, any other path what they are saved from."""
-
-    def __init__(self, disk: Disk, target: SimFs) -> None:
-        super().__init__(disk, time=NOW)
-        self._target = target
-
-    def open_directory(self, path: str, *, create: bool) -> stores.Directory:
-        if path == "out":
-            return self._target.open_directory(path, create=create)
-        return super().open_directory(path, create=create)
