@@ -224,7 +224,7 @@ def sound_records(source: Source, offset: int, number: int, seed: int) -> Iterat
     the file is too short for.
 
     Args:
-        source: A file that does not change meanwhile.
+        source: A file that at most grows meanwhile; what is new may be left out.
         offset: Where the first record should be.
         number: Its number.
         seed: Of the file's header.

@@ -1,8 +1,9 @@
 """
 Looking at a store without touching it: no lock is taken and nothing is written.
 
-A store that is in use can be looked at as well; its last record may then be seen half
-written, and a file may vanish under a compaction, which shows as an `OSError`.
+A store that is in use can be looked at as well, and is shown as it was at one moment since
+the look began. Whether it is in use cannot be told without the lock: a record seen half
+written twice over is taken for what a crash cut short.
 """
 
 import enum
@@ -11,19 +12,22 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from csjd._model.errors import JobStoreError
+from csjd._model.errors import JobStoreCorruptError, JobStoreError
 from csjd._model.storing import Recovery
 from csjd._store.batches import Foreign, decode_batch, decode_entries
-from csjd._store.files import Directory, FileLayer, OsFiles
+from csjd._store.files import Directory, File, FileLayer, OsFiles
 from csjd._store.framing import (
     HEADER_BYTES,
     DamageError,
+    FileKind,
+    Header,
     NewerFormatError,
     Record,
     RecordKind,
     sound_records,
     unpack_header,
 )
+from csjd._store.layout import is_store_file, store_files
 from csjd._store.recovery import corrupt_error, load, to_recovery
 from csjd._store.replay import BadFileError
 from csjd._store.tail import TailState
@@ -36,7 +40,10 @@ class Health(enum.IntEnum):
 
     CLEAN = 0
     TORN = 1
-    """Ends in what a crash cut short; opening it loses nothing that was acknowledged."""
+    """
+    Ends in what a crash cut short, or in what is being written right now if it is in use;
+    opening it loses nothing that was acknowledged.
+    """
     CORRUPT = 2
     """Damaged; it will not open."""
 
@@ -86,7 +93,12 @@ def verify(path: str, *, files: FileLayer | None = None) -> Verdict:
     Raises:
         JobStoreError: There is none, it cannot be read, or a later version wrote it.
     """
-    return looking_into(path, files, _verify)
+    try:
+        return looking_into(path, files, _verify)
+    except JobStoreCorruptError as error:
+        return Verdict(
+            health=Health.CORRUPT, reason=error.reason, file=error.file, offset=error.offset
+        )
 
 
 def inspect(path: str, *, files: FileLayer | None = None) -> Inspection:
@@ -97,7 +109,7 @@ def inspect(path: str, *, files: FileLayer | None = None) -> Inspection:
         JobStoreCorruptError: It is damaged.
         JobStoreError: There is none, it cannot be read, or a later version wrote it.
     """
-    return looking_into(path, files, lambda directory, layer: _inspect(path, directory, layer))
+    return looking_into(path, files, _inspect)
 
 
 def records(path: str, *, files: FileLayer | None = None) -> Iterator[dict[str, Any]]:
@@ -126,7 +138,11 @@ def looking_into(
     """
     Return what *look* finds in a store's directory.
 
+    Called again if it ends with a file that is damaged or missing while the store's files
+    have changed: they may do so between its listing and its reading of them.
+
     Raises:
+        JobStoreCorruptError: *look* found it damaged, with a `BadFileError`.
         JobStoreError: There is no store, it cannot be read, or a later version wrote it.
     """
     layer: FileLayer = OsFiles(network=True) if files is None else files
@@ -135,98 +151,102 @@ def looking_into(
     except OSError as error:
         raise JobStoreError(path, f"cannot be opened: {error}") from error
     try:
-        if not any(name.startswith(("wal-", "snap-")) for name in directory.names()):
-            raise JobStoreError(path, "holds no store")
-        return look(directory, layer)
+        return _look_until_steady(directory, lambda: look(directory, layer))
+    except BadFileError as error:
+        raise corrupt_error(path, error) from error
     except (NewerFormatError, OSError) as error:
         raise JobStoreError(path, str(error)) from error
     finally:
         directory.close()
 
 
+def _look_until_steady(directory: Directory, look: Callable[[], T]) -> T:
+    while True:
+        names = store_files(directory)
+        if not names:
+            raise FileNotFoundError("holds no store")
+        try:
+            return look()
+        except (BadFileError, FileNotFoundError):
+            if store_files(directory) == names:
+                raise
+
+
 def _verify(directory: Directory, layer: FileLayer) -> Verdict:
-    try:
-        _, replayed, _ = load(directory, layer.now())
-    except BadFileError as error:
-        return Verdict(
-            health=Health.CORRUPT, reason=error.reason, file=error.file, offset=error.offset
-        )
+    _, replayed, _ = load(directory, layer.now())
     if replayed.tail.state is TailState.TORN:
         return Verdict(
             health=Health.TORN,
-            reason=f"{replayed.tail_bytes} bytes that a crash left unfinished",
+            reason=f"{replayed.tail_bytes} bytes of unfinished records",
             file=replayed.tail_file,
             offset=replayed.tail_offset,
         )
     return Verdict(health=Health.CLEAN)
 
 
-def _inspect(path: str, directory: Directory, layer: FileLayer) -> Inspection:
-    try:
-        state, replayed, _ = load(directory, layer.now())
-    except BadFileError as error:
-        raise corrupt_error(path, error) from error
+def _inspect(directory: Directory, layer: FileLayer) -> Inspection:
+    state, replayed, _ = load(directory, layer.now())
     foreign = len(state.foreign)
     return Inspection(
         store_id=(replayed.store_id or b"").hex(),
         recovery=to_recovery(state, replayed),
-        files=tuple(_file_report(directory, name) for name in sorted(directory.names())),
+        files=tuple(_file_reports(directory)),
         foreign=foreign,
     )
 
 
-def _file_report(directory: Directory, name: str) -> FileReport:
-    if not name.startswith(("wal-", "snap-")) or name.endswith(".tmp"):
-        return FileReport(name=name, kind="other", size=_size(directory, name))
-    found: list[Record] = []
-    file = directory.open(name)
-    try:
-        size = file.size()
+def _file_reports(directory: Directory) -> Iterator[FileReport]:
+    for name in sorted(directory.names()):
         try:
-            header = unpack_header(file.read(0, HEADER_BYTES))
-        except (DamageError, NewerFormatError) as error:
-            return FileReport(name=name, kind="unreadable", size=size, problem=str(error))
-        start = header.first if name.startswith("wal-") else 1
-        count, used = 0, HEADER_BYTES
-        for record in sound_records(file, HEADER_BYTES, start, header.seed):
-            count, used = count + 1, record.end
-            found[:] = [record]
-        return FileReport(
-            name=name,
-            kind=header.kind.name.lower(),
-            size=size,
-            used=used,
-            records=count,
-            first=header.first,
-            last=found[0].number if found and name.startswith("wal-") else header.first,
-            format=f"{header.major}.{header.minor}",
-        )
-    finally:
-        file.close()
+            file = directory.open(name)
+        except FileNotFoundError:
+            continue  # since the listing a compaction has removed it
+        try:
+            if is_store_file(name):
+                yield _file_report(name, file)
+            else:
+                yield FileReport(name=name, kind="other", size=file.size())
+        finally:
+            file.close()
 
 
-def _size(directory: Directory, name: str) -> int:
-    file = directory.open(name)
+def _file_report(name: str, file: File) -> FileReport:
+    size = file.size()
     try:
-        return file.size()
-    finally:
-        file.close()
+        header = unpack_header(file.read(0, HEADER_BYTES))
+    except (DamageError, NewerFormatError) as error:
+        return FileReport(name=name, kind="unreadable", size=size, problem=str(error))
+    count, used, last = 0, HEADER_BYTES, header.first
+    for record in _records_of(file, header):
+        count, used, last = count + 1, record.end, record.number
+    return FileReport(
+        name=name,
+        kind=header.kind.name.lower(),
+        size=size,
+        used=used,
+        records=count,
+        first=header.first,
+        last=last if header.kind is FileKind.SEGMENT else header.first,
+        format=f"{header.major}.{header.minor}",
+    )
 
 
 def _records(directory: Directory) -> Iterator[dict[str, Any]]:
-    for name in sorted(directory.names()):
-        if not name.startswith(("wal-", "snap-")) or name.endswith(".tmp"):
-            continue
+    for name in store_files(directory):
         file = directory.open(name)
         try:
             header = unpack_header(file.read(0, HEADER_BYTES))
-            start = header.first if name.startswith("wal-") else 1
-            for record in sound_records(file, HEADER_BYTES, start, header.seed):
+            for record in _records_of(file, header):
                 yield _record_report(name, record)
         except DamageError as damage:
             yield {"file": name, "offset": damage.offset, "problem": damage.reason}
         finally:
             file.close()
+
+
+def _records_of(file: File, header: Header) -> Iterator[Record]:
+    first = header.first if header.kind is FileKind.SEGMENT else 1
+    return sound_records(file, HEADER_BYTES, first, header.seed)
 
 
 def _record_report(name: str, record: Record) -> dict[str, Any]:

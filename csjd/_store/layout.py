@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from csjd._store.files import Directory
 from csjd._store.framing import DamageError
 
 LOCK_NAME: Final = "LOCK"
@@ -26,6 +27,24 @@ class Layout:
     """Names of files whose contents the snapshot covers."""
     temporary: tuple[str, ...]
     """Names of files that a crash left unfinished."""
+
+
+def is_store_file(name: str) -> bool:
+    """Whether *name* is that of a finished snapshot or segment."""
+    return _NUMBERED.fullmatch(name) is not None
+
+
+def store_files(directory: Directory) -> list[str]:
+    """
+    Return the names of a store's snapshots and segments at one moment, sorted.
+
+    One listing may be half from before a change and half from after it. But no name comes
+    back that was gone, so what two in a row agree on was there between them, and no more.
+    """
+    before = None
+    while (names := sorted(filter(is_store_file, directory.names()))) != before:
+        before = names
+    return names
 
 
 def lay_out(names: Iterable[str]) -> Layout:

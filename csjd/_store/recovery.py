@@ -3,7 +3,7 @@
 from csjd._model.errors import JobStoreCorruptError, JobStoreLockedError
 from csjd._model.storing import Recovery
 from csjd._store.files import Directory
-from csjd._store.layout import Layout
+from csjd._store.layout import Layout, store_files
 from csjd._store.lock import LockHeldError
 from csjd._store.pacing import unpaced
 from csjd._store.replay import BadFileError, Replayed, replay, whole_layout
@@ -18,7 +18,7 @@ def load(directory: Directory, now: float) -> tuple[State, Replayed, Layout]:
     Raises:
         BadFileError, NewerFormatError, OSError: It cannot be opened.
     """
-    layout = whole_layout(directory.names())
+    layout = whole_layout(store_files(directory))
     state = State(now=now)
     replayed = replay(directory, layout, state, unpaced())
     if not replayed.clean:

@@ -69,6 +69,8 @@ class Replayed:
     """None: the store is new."""
     number: int = 0
     """The last sound record's."""
+    applied: int = 0
+    """The highest number the state knows of: a snapshot may cover more than a segment holds."""
     settled: int = 0
     """The highest number known to be synced, in a file whose name is known to be, too."""
     unsettled: deque[Record] = attrs.field(factory=deque)
@@ -143,7 +145,7 @@ def _replay_snapshot(
         file.close()
     state.next_order = footer.next_order
     result.store_id = header.store_id
-    result.number = result.settled = through
+    result.number = result.applied = result.settled = through
     result.snapshot_bytes = size
 
 
@@ -162,25 +164,34 @@ def _replay_segment(
         if result.store_id not in (None, header.store_id):
             raise BadFileError(name, DamageError("it belongs to another store", 0))
         result.store_id = header.store_id
-        end = _replay_records(file, header, limit, state, pacer, result)
-        _end_segment(file, name, header, end, limit, result)
+        result.number = result.settled = header.first - 1  # else it would not have been begun
+        result.unsettled.clear()
+        end = _replay_records(file, header, HEADER_BYTES, limit, state, pacer, result)
+        if limit is None:
+            end = _replay_end(file, name, header, end, state, pacer, result)
+        elif result.number != limit - 1:
+            raise BadFileError(name, DamageError(f"record {result.number + 1} is unreadable", end))
+        result.log_bytes += end
     finally:
         file.close()
 
 
 def _replay_records(
-    file: File, header: Header, limit: int | None, state: State, pacer: Pacer, result: Replayed
+    file: File,
+    header: Header,
+    end: int,
+    limit: int | None,
+    state: State,
+    pacer: Pacer,
+    result: Replayed,
 ) -> int:
-    """Apply a segment's records; return where the last one that counts ends."""
-    result.settled = header.first - 1  # else this file would not have been begun
-    result.unsettled.clear()
-    covered, end = result.number, HEADER_BYTES
-    result.number = header.first - 1
-    for record in sound_records(file, HEADER_BYTES, header.first, header.seed):
+    """Apply a segment's records from *end* on; return where the last one that counts ends."""
+    for record in sound_records(file, end, result.number + 1, header.seed):
         if limit is not None and record.number >= limit:
             break
-        if record.number > covered:
+        if record.number > result.applied:
             result.clean = apply_record(record, state, pacer, clean=result.clean)
+            result.applied = record.number
         result.number, end = record.number, record.end
         # What a segment was founded with is on the disk, but its name may not be: the
         # sync of the directory may have failed. Only then is nothing ever appended.
@@ -189,7 +200,43 @@ def _replay_records(
         result.unsettled.append(record)
         while result.unsettled and result.unsettled[0].number <= result.settled:
             result.unsettled.popleft()
-    result.log_bytes += end
+    return end
+
+
+def _replay_end(
+    file: File,
+    name: str,
+    header: Header,
+    end: int,
+    state: State,
+    pacer: Pacer,
+    result: Replayed,
+) -> int:
+    """
+    Decide what it means that the newest segment's records end; return where they do.
+
+    Who reads without the lock may be reading a file that grows. Zeros become records
+    meanwhile, a record shows before all of it is there, and of one read the end may be
+    newer than the beginning; so behind an unsound spot may lie what says that the record
+    there was synced. But then it was whole before that was written, and reading it *again*
+    shows it, unless it is damaged. What a crash cut short, too, stays as it is; one look
+    that finds the same as the last is enough for both.
+    """
+    before = None
+    while True:
+        rest = file.read(end, file.size() - end)
+        proven = max(result.settled, header.founded)
+        tail = judge_tail(rest, missing=result.number + 1, proven=proven, seed=header.seed)
+        found = (end, tail.state, rest if tail.state is TailState.TORN else b"")
+        if tail.state is TailState.END or found == before:
+            break
+        before = found
+        end = _replay_records(file, header, end, None, state, pacer, result)
+    if tail.state is TailState.ROTTEN:
+        reason = f"record {result.number + 1} is unreadable, and was synced"
+        raise BadFileError(name, DamageError(reason, end))
+    result.tail, result.tail_file = tail, name
+    result.tail_offset, result.tail_bytes = end, len(rest)
     return end
 
 
@@ -247,21 +294,3 @@ def _says_clean(body: bytes) -> bool:
         return _decoder.decode(body) is True
     except msgspec.DecodeError:
         return False
-
-
-def _end_segment(
-    file: File, name: str, header: Header, end: int, limit: int | None, result: Replayed
-) -> None:
-    """Decide what it means that a segment's records end here."""
-    if limit is not None:
-        if result.number != limit - 1:
-            raise BadFileError(name, DamageError(f"record {result.number + 1} is unreadable", end))
-        return
-    rest = file.read(end, file.size() - end)
-    proven = max(result.settled, header.founded)
-    tail = judge_tail(rest, missing=result.number + 1, proven=proven, seed=header.seed)
-    if tail.state is TailState.ROTTEN:
-        reason = f"record {result.number + 1} is unreadable, and was synced"
-        raise BadFileError(name, DamageError(reason, end))
-    result.tail, result.tail_file = tail, name
-    result.tail_offset, result.tail_bytes = end, len(rest)

@@ -21,8 +21,7 @@ from csjd._store.inspection import looking_into
 from csjd._store.layout import LOCK_NAME
 from csjd._store.lock import LockHeldError
 from csjd._store.pacing import unpaced
-from csjd._store.recovery import corrupt_error, load, locked_error
-from csjd._store.replay import BadFileError
+from csjd._store.recovery import load, locked_error
 from csjd._store.segment import Founding, NotMadeError, found_segment
 from csjd._store.snapshot import write_snapshot
 from csjd._store.state import State
@@ -49,7 +48,7 @@ def export_lines(path: str, *, files: FileLayer | None = None) -> Iterator[bytes
         JobStoreCorruptError: It is damaged: salvage it first.
         JobStoreError: There is none, or it cannot be read.
     """
-    state = looking_into(path, files, lambda directory, layer: _load(path, directory, layer))
+    state = looking_into(path, files, lambda directory, layer: load(directory, layer.now())[0])
     next_order = state.next_order
     yield msgspec.json.encode({"csjd-store": FORMAT})
     for piece in state.drain():
@@ -133,14 +132,6 @@ def _create_in(path: str, directory: Directory, state: State, files: FileLayer) 
         return count
     finally:
         lock.release()
-
-
-def _load(path: str, directory: Directory, layer: FileLayer) -> State:
-    try:
-        state, _, _ = load(directory, layer.now())
-    except BadFileError as error:
-        raise corrupt_error(path, error) from error
-    return state
 
 
 def _as_json(entry: Entry | Foreign) -> dict[str, Any]:

@@ -101,7 +101,8 @@ def _verify(options: Options) -> int:
         print(f"{options.path}: clean")
     elif verdict.health is stores.Health.TORN:
         print(f"{options.path}: torn tail: {verdict.file} from byte {verdict.offset}:")
-        print(f"  {verdict.reason}; nothing that was acknowledged, the next opening cuts it")
+        print(f"  {verdict.reason}, none acknowledged: a crash cut them short and the next")
+        print("  opening cuts them off, or the store is in use and one is being written just now")
     else:
         print(f"{options.path}: corrupt: {verdict.file} at byte {verdict.offset}:")
         print(f"  {verdict.reason}; `python -m csjd store salvage {options.path} OUT` is next")
