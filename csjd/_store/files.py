@@ -8,6 +8,7 @@ was not synced, fails when told to, and can show every state a crash may leave b
 import contextlib
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -100,7 +101,7 @@ class Directory(Protocol):
         ...
 
     def open(self, name: str) -> File:
-        """Open a file to read."""
+        """Open a file to read; what is no regular file raises an `OSError` at once."""
         ...
 
     def create(self, name: str) -> File:
@@ -245,8 +246,12 @@ class OsDirectory:
         return os.listdir(self._fd)
 
     def open(self, name: str) -> File:
-        """Open a file to read."""
-        return self._file(os.open(name, os.O_RDONLY | _SAFELY, dir_fd=self._fd))
+        """Open a file to read; what is no regular file raises an `OSError` at once."""
+        # Asked before, since opening a pipe or a device can already do something.
+        if not stat.S_ISREG(os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", name)
+        # And if it is another by now, do not wait for somebody at its other end.
+        return self._file(os.open(name, os.O_RDONLY | os.O_NONBLOCK | _SAFELY, dir_fd=self._fd))
 
     def create(self, name: str) -> File:
         """Make a new file to read and write; one of that name is removed first."""

@@ -60,10 +60,11 @@ class Verdict:
 
 @attrs.frozen(kw_only=True)
 class FileReport:
-    """One file of a store."""
+    """One file of a store, or another in its directory."""
 
     name: str
     kind: str
+    """`segment`, `snapshot`, `unreadable` or `other`."""
     size: int
     """In bytes."""
     used: int = 0
@@ -73,6 +74,7 @@ class FileReport:
     last: int = 0
     format: str = ""
     problem: str = ""
+    """Why nothing is known of what is in it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -201,6 +203,10 @@ def _file_reports(directory: Directory) -> Iterator[FileReport]:
             file = directory.open(name)
         except FileNotFoundError:
             continue  # since the listing a compaction has removed it
+        except OSError as error:  # of one that no look needs, or it would have ended before
+            kind = "unreadable" if is_store_file(name) else "other"
+            yield FileReport(name=name, kind=kind, size=0, problem=error.strerror or str(error))
+            continue
         try:
             if is_store_file(name):
                 yield _file_report(name, file)

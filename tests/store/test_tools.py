@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,40 @@ def test_inspect_shows_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lines[0]["halted_sessions"] == ["s"]
     assert lines[-1]["job"] == "a\u202eb"
     store.close()
+
+
+def test_what_else_lies_in_the_directory_is_listed_and_not_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = FileJobStore(tmp_path)
+    store.recover()
+    store.commit([accepted(1)])
+    store.close()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    (tmp_path / "wal-x").mkdir()
+    (tmp_path / "notes").write_text("four")
+    for command in ("verify", "inspect", "export"):
+        assert main(["store", command, str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert main(["store", "inspect", "--json", str(tmp_path)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = {line["file"]: line for line in lines if "file" in line}
+    for name in ("pipe", "link", "wal-x"):
+        assert found[name] == {"file": name, "kind": "other", "problem": "it is no regular file"}
+    assert found["notes"] == {"file": "notes", "kind": "other", "size": 4}
+
+
+def test_inspect_says_of_a_leftover_file_that_it_cannot_be_read(tmp_path: Path) -> None:
+    store = FileJobStore(tmp_path)
+    store.recover()
+    store.compact()
+    store.close()
+    leftover = "wal-00000000000000000001"  # the snapshot covers it
+    (tmp_path / leftover).mkdir()
+    assert stores.verify(str(tmp_path)).health is stores.Health.CLEAN
+    reports = {file.name: file for file in stores.inspect(str(tmp_path)).files}
+    assert reports[leftover].problem == "it is no regular file"
 
 
 def test_compact_keeps_what_it_found(tmp_path: Path) -> None:
