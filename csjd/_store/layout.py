@@ -11,6 +11,12 @@ from csjd._store.files import Directory
 from csjd._store.framing import DamageError
 
 LOCK_NAME: Final = "LOCK"
+MADE_FROM: Final = 2
+"""
+Where the log begins of a store that is made at one stroke, from what another held.
+
+Its snapshot stands for the record before, and is made last: without it the store is refused.
+"""
 _NUMBERED: Final = re.compile(r"(wal|snap)-(\d{20})")
 _TEMPORARY: Final = re.compile(r"(wal|snap)-\d{20}\.tmp")
 
@@ -73,7 +79,10 @@ def lay_out(names: Iterable[str]) -> Layout:
     # The log went on in a segment of its own before the snapshot was made. A later one, or
     # one from before that is still there, does not stand in for it.
     if (segments or snapshots) and covered + 1 not in kept:
-        raise DamageError(f"the segment with record {covered + 1} is missing", 0)
+        reason = f"the segment with record {covered + 1} is missing"
+        if kept == [MADE_FROM]:
+            reason += ", unless an import or a salvage into it was cut short: then begin it again"
+        raise DamageError(reason, 0)
     obsolete = [f"snap-{number:020d}" for number in snapshots[:-1]]
     obsolete += [f"wal-{number:020d}" for number in segments if number not in set(kept)]
     temporary = tuple(filter(_TEMPORARY.fullmatch, names))

@@ -6,6 +6,7 @@ The first line names the format. Each other line is one thing: `{"live": {...}}`
 `{"foreign": "..."}`, or, last, `{"next_order": n}`. Bytes are base64.
 """
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -16,14 +17,22 @@ from csjd._model.errors import JobStoreError
 from csjd._model.storing import Accepted, DeadLetter, LiveJob, Quarantined
 from csjd._store.batches import Entry, Foreign, HaltedSession, Remembered
 from csjd._store.files import Directory, FileLayer, OsFiles
-from csjd._store.framing import STORE_ID_BYTES, RecordKind
+from csjd._store.framing import (
+    HEADER_BYTES,
+    STORE_ID_BYTES,
+    DamageError,
+    NewerFormatError,
+    RecordKind,
+    sound_records,
+    unpack_header,
+)
 from csjd._store.inspection import looking_into
-from csjd._store.layout import LOCK_NAME
+from csjd._store.layout import LOCK_NAME, MADE_FROM, store_files
 from csjd._store.lock import LockHeldError
 from csjd._store.pacing import unpaced
 from csjd._store.recovery import load, locked_error
-from csjd._store.segment import Founding, NotMadeError, found_segment
-from csjd._store.snapshot import write_snapshot
+from csjd._store.segment import Founding, NotMadeError, found_segment, segment_name
+from csjd._store.snapshot import snapshot_name, write_snapshot
 from csjd._store.state import State
 
 FORMAT: Final = 1
@@ -64,7 +73,8 @@ def import_lines(lines: Iterable[bytes | str], path: str, *, files: FileLayer | 
     Raises:
         JobStoreLockedError: There is one, and it is in use.
         JobStoreError: There is a store already, a line is unusable, or it cannot be
-            written. A path where it failed half-way is refused by `recover`.
+            written. Only in the last case was anything made; `recover` refuses what is left
+            of it, and an import to the same path takes its place.
     """
     layer: FileLayer = OsFiles() if files is None else files
     state = State(now=0.0)
@@ -87,7 +97,8 @@ def create_store(path: str, state: State, files: FileLayer) -> int:
 
     Raises:
         JobStoreLockedError: There is one, and it is in use.
-        JobStoreError: There is a store already, or it cannot be written.
+        JobStoreError: There is a store already, or it cannot be written. What a failure
+            leaves `recover` refuses; making a store there again takes its place.
     """
     try:
         directory = files.open_directory(path, create=True)
@@ -104,34 +115,70 @@ def create_store(path: str, state: State, files: FileLayer) -> int:
 def _create_in(path: str, directory: Directory, state: State, files: FileLayer) -> int:
     lock = directory.lock(LOCK_NAME, "an import")
     try:
-        if any(name.startswith(("wal-", "snap-")) for name in directory.names()):
+        names = store_files(directory)
+        if names and not _is_unfinished(directory, names):
             raise JobStoreError(path, "holds a store already: give another path")
         store_id = files.entropy(STORE_ID_BYTES)
-        # The snapshot first: alone, it is refused; a segment alone would be an empty store.
-        _, count = write_snapshot(
-            files,
-            directory,
-            store_id=store_id,
-            through=0,
-            entries=state.drain(),
-            next_order=state.next_order,
-            pacer=unpaced(),
-        )
-        seal = msgspec.msgpack.encode(True)
-        segment = found_segment(
-            files,
-            directory,
-            store_id=store_id,
-            first=1,
-            founding=[Founding(RecordKind.ROTATED, b""), Founding(RecordKind.SEAL, seal)],
-            reserve=0,
-        )
-        segment.trim()
-        segment.sync()
-        segment.close()
+        # The snapshot's name comes last and makes it a store at one stroke. The segment
+        # alone is refused: it lacks the record before it.
+        _found_log(files, directory, store_id)
+        try:
+            _, count = write_snapshot(
+                files,
+                directory,
+                store_id=store_id,
+                through=MADE_FROM - 1,
+                entries=state.drain(),
+                next_order=state.next_order,
+                pacer=unpaced(),
+            )
+        except BaseException:
+            _remove_snapshot(directory)
+            raise
         return count
     finally:
         lock.release()
+
+
+def _found_log(files: FileLayer, directory: Directory, store_id: bytes) -> None:
+    """Make the segment that follows the snapshot; nothing is in it."""
+    seal = msgspec.msgpack.encode(True)
+    segment = found_segment(
+        files,
+        directory,
+        store_id=store_id,
+        first=MADE_FROM,
+        founding=[Founding(RecordKind.ROTATED, b""), Founding(RecordKind.SEAL, seal)],
+        reserve=0,
+    )
+    try:
+        segment.trim()
+        segment.sync()
+    finally:
+        segment.close()
+
+
+def _remove_snapshot(directory: Directory) -> None:
+    """Take back what there is of the snapshot, whole or not, and the room it has."""
+    name = snapshot_name(MADE_FROM - 1)
+    for each in (name, name + ".tmp"):
+        with contextlib.suppress(OSError):
+            directory.unlink(each)
+
+
+def _is_unfinished(directory: Directory, names: list[str]) -> bool:
+    """Whether all there is is what `_found_log` makes: no job is lost with it."""
+    if names != [segment_name(MADE_FROM)]:
+        return False
+    file = directory.open(names[0])
+    try:
+        header = unpack_header(file.read(0, HEADER_BYTES))
+        records = sound_records(file, HEADER_BYTES, MADE_FROM, header.seed)
+        return [record.kind for record in records] == [RecordKind.ROTATED, RecordKind.SEAL]
+    except (DamageError, NewerFormatError):
+        return False
+    finally:
+        file.close()
 
 
 def _as_json(entry: Entry | Foreign) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """`python -m csjd store ...`, and the functions behind it."""
 
+import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from csjd import stores
-from csjd._model.errors import JobStoreError, JobStoreLockedError
+from csjd._model.errors import JobStoreCorruptError, JobStoreError, JobStoreLockedError
 from csjd._store.file_store import FileJobStore
 from csjd.cli import main
 from csjd.testing.simfs import SimFs
 from csjd.testing.stores import Summary, accepted, summarize
-from tests.store.battery import NOW, Disk, make_disk, open_store, without_crashes
+from tests.store.battery import NOW, Disk, Fault, make_disk, open_store, without_crashes
 from tests.store.conftest import Report
 
 
@@ -108,7 +110,30 @@ def test_half_an_export_is_refused(sealed: tuple[Disk, list[Summary]]) -> None:
     assert not any(name.startswith("wal") for name in target.files())
 
 
-def test_import_that_a_crash_cut_short_is_never_an_empty_store(
+def refusal(disk: Disk) -> str | None:
+    """Return why a store is not opened, if it is refused as damaged."""
+    try:
+        open_store(SimFs(disk, time=NOW)).recover()
+    except JobStoreCorruptError as error:
+        return error.reason
+    return None
+
+
+def check_half_made(state: Disk, lines: list[bytes], expected: Summary) -> None:
+    """Hold that what is left of an import opens only if it is whole, and can be begun again."""
+    verdict = refusal(state)
+    if verdict is not None:
+        assert "begin it again" in verdict
+    elif any(re.fullmatch(r"(wal|snap)-\d+", name) for name in state):
+        found = open_store(SimFs(state, time=NOW)).recover()
+        assert without_crashes(summarize(found)) == expected
+        return  # a store like any other
+    again = SimFs(state, time=NOW)
+    stores.import_lines(lines, "sim", files=again)
+    assert without_crashes(summarize(open_store(again).recover())) == expected
+
+
+def test_import_that_a_crash_cut_short_is_never_half_a_store(
     sealed: tuple[Disk, list[Summary]], report: Report
 ) -> None:
     disk, summaries = sealed
@@ -122,15 +147,65 @@ def test_import_that_a_crash_cut_short_is_never_an_empty_store(
     target.before = look
     stores.import_lines(lines, "sim", files=target)
     for state in seen:
-        if not any(name.startswith(("wal-", "snap-")) for name in state if ".tmp" not in name):
-            continue  # nothing there yet
-        store = open_store(SimFs(state, time=NOW))
-        try:
-            recovery = store.recover()
-        except JobStoreError:
-            continue
-        assert without_crashes(summarize(recovery)) == summaries[-1]
+        check_half_made(state, lines, summaries[-1])
     report("T6 crashes of an import", len(seen))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO], ids=["disk full", "disk broken"])
+def test_import_that_failed_can_be_given_again(
+    code: int, sealed: tuple[Disk, list[Summary]], report: Report
+) -> None:
+    disk, summaries = sealed
+    lines = list(stores.export_lines("sim", files=SimFs(disk, time=NOW)))
+    states = 0
+    for kind in ("create", "write", "allocate", "truncate", "sync", "rename", "sync_directory"):
+        nth, struck = 1, True
+        while struck:
+            fault = Fault(kind, nth, code, lasting=False)
+            target = SimFs(time=NOW, fail=fault)
+            try:
+                stores.import_lines(lines, "sim", files=target)
+            except JobStoreError:
+                target.fail = None
+                target.kill()
+                check_half_made(target.files(), lines, summaries[-1])
+                for state in target.crash_states(10, target._random):
+                    check_half_made(state, lines, summaries[-1])
+                stores.import_lines(lines, "sim", files=target)
+                found = open_store(target).recover()
+                assert without_crashes(summarize(found)) == summaries[-1]
+            else:
+                assert not fault.hits or (kind, code) == ("allocate", errno.ENOSPC)
+            struck, nth = fault.hits > 0, nth + 1
+            states += 1
+    report("faults of an import", states)
+
+
+def test_import_takes_no_other_stores_place(sealed: tuple[Disk, list[Summary]]) -> None:
+    lines = [b'{"csjd-store":1}', b'{"next_order":1}']
+    made = SimFs(time=NOW)
+    stores.import_lines(lines, "sim", files=made)
+    segment = max(made.files())
+    unfinished = {segment: made.files()[segment]}
+    stores.import_lines(lines, "sim", files=SimFs(unfinished, time=NOW))
+    used = SimFs(time=NOW)
+    store = open_store(used)
+    store.recover()
+    store.commit([accepted(1)])
+    store.close()
+    (log,) = used.files().values()
+    for other in (
+        made.files(),
+        damage(unfinished, segment, 10),
+        damage(unfinished, segment, 100),
+        {segment: log},
+        unfinished | {"wal-00000000000000000004": log},
+        {"snap-00000000000000000001": b""},
+    ):
+        fs = SimFs(other, time=NOW)
+        with pytest.raises(JobStoreError, match="holds a store already"):
+            stores.import_lines(lines, "sim", files=fs)
+        assert fs.files() == other
 
 
 def test_inspect_shows_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
