@@ -1,21 +1,11 @@
-"""
-A store's contents as JSON lines, and a new store from them.
-
-The first line names the format. Each other line is one thing: `{"live": {...}}`,
-`{"dead": {...}}`, `{"remembered": {...}}`, `{"halted": {...}}`, `{"quarantined": {...}}`,
-`{"foreign": "..."}`, or, last, `{"next_order": n}`. Bytes are base64.
-"""
+"""A store's contents as JSON lines, and a new store from them, or from anything else."""
 
 import contextlib
-import math
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
 
 import msgspec
 
 from csjd._model.errors import JobStoreError
-from csjd._model.storing import Accepted, DeadLetter, LiveJob, Quarantined
-from csjd._store.batches import Entry, Foreign, HaltedSession, Remembered
 from csjd._store.files import Directory, FileLayer, OsFiles
 from csjd._store.framing import (
     HEADER_BYTES,
@@ -28,25 +18,13 @@ from csjd._store.framing import (
 )
 from csjd._store.inspection import looking_into
 from csjd._store.layout import LOCK_NAME, MADE_FROM, store_files
+from csjd._store.lines import LineTaker, to_lines
 from csjd._store.lock import LockHeldError
 from csjd._store.pacing import unpaced
 from csjd._store.recovery import load, locked_error
 from csjd._store.segment import Founding, NotMadeError, found_segment, segment_name
 from csjd._store.snapshot import snapshot_name, write_snapshot
 from csjd._store.state import State
-
-FORMAT: Final = 1
-_ENDLESS: Final = "inf"
-
-_asdict: Final = msgspec.structs.asdict
-_NAMES: Final[dict[str, type]] = {
-    "live": LiveJob,
-    "dead": DeadLetter,
-    "quarantined": Quarantined,
-    "remembered": Remembered,
-    "halted": HaltedSession,
-}
-_KEYS: Final = {cls: name for name, cls in _NAMES.items()}
 
 
 def export_lines(path: str, *, files: FileLayer | None = None) -> Iterator[bytes]:
@@ -58,12 +36,7 @@ def export_lines(path: str, *, files: FileLayer | None = None) -> Iterator[bytes
         JobStoreError: There is none, or it cannot be read.
     """
     state = looking_into(path, files, lambda directory, layer: load(directory, layer.now())[0])
-    next_order = state.next_order
-    yield msgspec.json.encode({"csjd-store": FORMAT})
-    for piece in state.drain():
-        for entry in piece:
-            yield msgspec.json.encode(_as_json(entry))
-    yield msgspec.json.encode({"next_order": next_order})
+    yield from to_lines(state)
 
 
 def import_lines(lines: Iterable[bytes | str], path: str, *, files: FileLayer | None = None) -> int:
@@ -77,18 +50,17 @@ def import_lines(lines: Iterable[bytes | str], path: str, *, files: FileLayer | 
             of it, and an import to the same path takes its place.
     """
     layer: FileLayer = OsFiles() if files is None else files
-    state = State(now=0.0)
-    ended = False
+    taker = LineTaker(State(now=0.0))
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            ended = _take_line(state, msgspec.json.decode(line), first=number == 1) or ended
-        except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+            taker.take(line)
+        except ValueError as error:
             raise JobStoreError(path, f"line {number} is unusable: {error}") from error
-    if not ended:
+    if not taker.ended:
         raise JobStoreError(path, "the last line is missing: the export is not whole")
-    return create_store(path, state, layer)
+    return create_store(path, taker.state, layer)
 
 
 def create_store(path: str, state: State, files: FileLayer) -> int:
@@ -179,52 +151,3 @@ def _is_unfinished(directory: Directory, names: list[str]) -> bool:
         return False
     finally:
         file.close()
-
-
-def _as_json(entry: Entry | Foreign) -> dict[str, Any]:
-    if isinstance(entry, Foreign):
-        return {"foreign": entry.raw}
-    fields = _asdict(entry)
-    if "accepted" in fields:
-        fields["accepted"] = accepted = _asdict(fields["accepted"])
-        if accepted["timeout"] == math.inf:
-            accepted["timeout"] = _ENDLESS  # JSON has no number for it
-    return {_KEYS[type(entry)]: fields}
-
-
-def _take_line(state: State, line: Any, *, first: bool) -> bool:
-    """Take one line into account; return whether it was the last."""
-    if not isinstance(line, dict) or not line:
-        raise ValueError("it is no line of an export")
-    (key, value), *more = line.items()
-    if more or first != (key == "csjd-store"):
-        raise ValueError("it is no line of an export")
-    if key == "csjd-store":
-        if value != FORMAT:
-            raise ValueError(f"export format {value!r} is not known to this version")
-    elif key == "next_order":
-        state.next_order = msgspec.convert(value, int)
-        return True
-    elif key == "foreign":
-        state.restore(Foreign(msgspec.convert(value, bytes)))
-    else:
-        state.restore(_entry(_NAMES[key], value))
-    return False
-
-
-def _entry(cls: type, fields: dict[str, Any]) -> Entry:
-    """Return an entry from its named fields; `msgspec.convert` wants these by position."""
-    if "accepted" in fields:
-        accepted = dict(fields["accepted"])
-        if accepted.get("timeout") == _ENDLESS:
-            accepted["timeout"] = math.inf
-        fields = fields | {"accepted": _by_position(Accepted, accepted)}
-    entry: Entry = msgspec.convert(_by_position(cls, fields), cls)
-    return entry
-
-
-def _by_position(cls: type, fields: dict[str, Any]) -> list[Any]:
-    names = cls.__struct_fields__  # type: ignore[attr-defined]  # all of them are Structs
-    if set(fields) != set(names):
-        raise ValueError(f"fields {sorted(fields)} are not those of {cls.__name__}")
-    return [cls.__struct_config__.tag, *(fields[name] for name in names)]  # type: ignore[attr-defined]
