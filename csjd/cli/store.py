@@ -1,19 +1,20 @@
 """
 `python -m csjd store`: look into a store, check it, mend it, move it.
 
-Exit status: 0 clean, 1 torn tail, 2 corrupt, 3 anything else that went wrong.
+Exit status: 0 clean, 1 torn tail (verify alone says so), 2 corrupt, 3 anything else that
+went wrong. A store in use can end in what looks like a torn tail: a record being written.
 """
 
 import argparse
-import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import attrs
-import msgspec
 
 import csjd
 from csjd import stores
+from csjd.cli import streams
 
 FAILED: Final = 3
 
@@ -49,7 +50,23 @@ def _add(
 
 
 def _guarded(run: Callable[[Options], int], options: Options) -> int:
-    """Run a command; turn the errors it may end with into a line and a status."""
+    """Run a command; turn whatever it may end with into a line and a status."""
+    try:
+        status = _telling(run, options)
+        streams.flush()
+    except OSError as error:  # of our own input or output: a store's are typed
+        streams.abandon_output()
+        if not isinstance(error, BrokenPipeError):  # whoever read it has had enough
+            streams.complain(f"cannot read or write: {error}")
+        return FAILED
+    except Exception:  # a bug, which must not look like a torn tail
+        streams.complain(traceback.format_exc())
+        return FAILED
+    return status
+
+
+def _telling(run: Callable[[Options], int], options: Options) -> int:
+    """Run a command; tell of the errors it is known to end with."""
     try:
         return run(options)
     except csjd.JobStoreCorruptError as error:
@@ -57,9 +74,6 @@ def _guarded(run: Callable[[Options], int], options: Options) -> int:
         return stores.Health.CORRUPT
     except csjd.JobStoreError as error:
         _complain(options, error)
-        return FAILED
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has had enough
         return FAILED
 
 
@@ -69,8 +83,8 @@ def _complain(options: Options, error: csjd.JobStoreError) -> None:
         for field in ("file", "offset", "holder"):
             if hasattr(error, field):
                 fields[field] = getattr(error, field)
-        _print_json(fields)
-    print(error, file=sys.stderr)
+        streams.say_json(fields)
+    streams.complain(str(error))
 
 
 # --- commands --------------------------------------------------------------------------
@@ -78,7 +92,7 @@ def _complain(options: Options, error: csjd.JobStoreError) -> None:
 
 def _inspect(options: Options) -> int:
     found = stores.inspect(options.path)
-    print_one = _print_json if options.json else _print_fields
+    print_one = streams.say_json if options.json else _print_fields
     print_one(_summary(found))
     for file in found.files:
         print_one({"file": file.name} | attrs.asdict(file, filter=_without_name))
@@ -96,45 +110,45 @@ def _inspect(options: Options) -> int:
 def _verify(options: Options) -> int:
     verdict = stores.verify(options.path)
     if options.json:
-        _print_json(attrs.asdict(verdict) | {"health": verdict.health.name.lower()})
+        streams.say_json(attrs.asdict(verdict) | {"health": verdict.health.name.lower()})
     elif verdict.health is stores.Health.CLEAN:
-        print(f"{options.path}: clean")
+        streams.say(f"{options.path}: clean")
     elif verdict.health is stores.Health.TORN:
-        print(f"{options.path}: torn tail: {verdict.file} from byte {verdict.offset}:")
-        print(f"  {verdict.reason}, none acknowledged: a crash cut them short and the next")
-        print("  opening cuts them off, or the store is in use and one is being written just now")
+        streams.say(f"{options.path}: torn tail: {verdict.file} from byte {verdict.offset}:")
+        streams.say(f"  {verdict.reason}, none acknowledged: a crash cut them short,")
+        streams.say("  and the next opening cuts them off; or the store is in use, and writing")
     else:
-        print(f"{options.path}: corrupt: {verdict.file} at byte {verdict.offset}:")
-        print(f"  {verdict.reason}; `python -m csjd store salvage {options.path} OUT` is next")
+        streams.say(f"{options.path}: corrupt: {verdict.file} at byte {verdict.offset}:")
+        streams.say(f"  {verdict.reason};")
+        streams.say(f"  `python -m csjd store salvage {options.path} OUT` is next")
     return verdict.health
 
 
 def _salvage(options: Options) -> int:
     saved = stores.salvage(options.path, options.into)
     if options.json:
-        _print_json(attrs.asdict(saved))
+        streams.say_json(attrs.asdict(saved))
     else:
-        print(f"{options.into}: {saved.saved} entries saved, {saved.live} of them live jobs")
+        streams.say(f"{options.into}: {saved.saved} entries saved, {saved.live} of them live jobs")
         for problem in saved.problems:
-            print(f"  {problem}")
+            streams.say(f"  {problem}")
         for first, last in saved.lost:
-            print(f"  records {first} to {last} are lost")
+            streams.say(f"  records {first} to {last} are lost")
     return stores.Health.CLEAN
 
 
 def _export(options: Options) -> int:
     for line in stores.export_lines(options.path):
-        sys.stdout.buffer.write(line + b"\n")
-    sys.stdout.buffer.flush()
+        streams.write(line)
     return stores.Health.CLEAN
 
 
 def _import(options: Options) -> int:
-    count = stores.import_lines(sys.stdin.buffer, options.path)
+    count = stores.import_lines(streams.stdin(), options.path)
     if options.json:
-        _print_json({"imported": count})
+        streams.say_json({"imported": count})
     else:
-        print(f"{options.path}: {count} entries imported")
+        streams.say(f"{options.path}: {count} entries imported")
     return stores.Health.CLEAN
 
 
@@ -153,9 +167,9 @@ def _compact(options: Options) -> int:
         "after": after.log_bytes + after.snapshot_bytes,
     }
     if options.json:
-        _print_json(sizes)
+        streams.say_json(sizes)
     else:
-        print(f"{options.path}: {sizes['before']:,} bytes before, {sizes['after']:,} after")
+        streams.say(f"{options.path}: {sizes['before']:,} bytes before, {sizes['after']:,} after")
     return stores.Health.CLEAN
 
 
@@ -216,15 +230,10 @@ def _without_name(attribute: "attrs.Attribute[Any]", value: object) -> bool:
     return attribute.name != "name" and value not in ("", 0)
 
 
-def _print_json(fields: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(fields) + b"\n")
-    sys.stdout.buffer.flush()
-
-
 def _print_fields(fields: dict[str, Any]) -> None:
     (key, value), *more = fields.items()
     rest = ", ".join(f"{name} {_plain(one)}" for name, one in more if one not in (None, [], ""))
-    print(f"{key} {_plain(value)}: {rest}")
+    streams.say(f"{key} {_plain(value)}: {rest}")
 
 
 def _plain(value: object) -> str:
