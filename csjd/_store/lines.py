@@ -182,11 +182,14 @@ def _entry(cls: type[Entry], value: Any) -> Entry:
 
 
 def _fields(cls: type[msgspec.Struct], value: Any) -> dict[str, Any]:
+    """Return named fields with the defaults of those that an earlier version did not have."""
     if not isinstance(value, dict):
         raise ValueError(f"the fields of {cls.__name__} must have their names")
-    if set(value) != set(cls.__struct_fields__):
+    names, defaults = cls.__struct_fields__, cls.__struct_defaults__
+    fields = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True)) | value
+    if set(fields) != set(names):
         raise ValueError(f"fields {sorted(value)} are not those of {cls.__name__}")
-    return dict(value)
+    return fields
 
 
 def _by_position(cls: type[msgspec.Struct], fields: dict[str, Any]) -> list[Any]:

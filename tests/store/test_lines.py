@@ -154,3 +154,17 @@ def test_lines_that_contradict_each_other_are_refused(
     with pytest.raises(JobStoreError, match=problem):
         take(lines, fs)
     assert fs.files() == {}
+
+
+def test_fields_that_an_earlier_version_did_not_have_have_their_defaults() -> None:
+    earlier = copy.deepcopy(LINES)
+    for line in earlier:
+        for thing in (line.get("live"), line.get("dead")):
+            if thing is not None:
+                thing.pop("delay", None)
+                del thing["accepted"]["delay"], thing["accepted"]["metadata"]
+    ours, theirs = SimFs(time=NOW), SimFs(time=NOW)
+    assert take(LINES, ours) == take(earlier, theirs)
+    assert list(stores.export_lines("sim", files=theirs)) == list(
+        stores.export_lines("sim", files=ours)
+    )
