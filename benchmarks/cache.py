@@ -322,7 +322,7 @@ def run(rounds: int = 9) -> list[Row]:
     ]
     for name in ("async-lru", "cashews"):
         if name not in peers:
-            rows.append(skipped(name, "not installed: pip install 'csjd[bench]'"))
+            rows.append(skipped(name, "not installed: make bench installs it"))
             continue
         rows += [
             compare(

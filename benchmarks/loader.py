@@ -169,7 +169,7 @@ def run(rounds: int = 9) -> list[Row]:
         compare(f"load_many, a key of {_BATCH} / channel hop", "load_many", "hop", 2),
     ]
     if _aiodataloader is None:
-        rows.append(skipped("aiodataloader", "not installed: pip install 'csjd[bench]'"))
+        rows.append(skipped("aiodataloader", "not installed: make bench installs it"))
     else:
         rows += [
             compare("load / aiodataloader", "load", "peer load", 1),

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from csjd._core.entry import Entry
 from csjd._model.errors import InvalidJobError
-from csjd._model.job import NO_METADATA, Job
+from csjd._model.job import NO_METADATA, FrozenMetadata, Job
 from csjd._model.storing import Accepted
 from csjd._store.payloads import decode_payload, encode_payload, encode_plain
 
@@ -97,6 +97,8 @@ def to_job(accepted: Accepted, payload: Any) -> Job:
         ValueError: Something in it is no longer what a job may be.
     """
     metadata = decode_payload(accepted.metadata) if accepted.metadata else NO_METADATA
+    if type(metadata) is dict:  # whatever else it may be, `Job` refuses
+        metadata = FrozenMetadata(metadata)
     return Job(
         type=accepted.type,
         id=accepted.id,

@@ -70,6 +70,8 @@ async def test_jobs_come_back_in_the_order_they_were_accepted(autojump_clock: Mo
     jobs = {event.job.id: event.job for event in heard if isinstance(event, csjd.JobEnded)}
     assert jobs["a3"].payload == {"n": (3, b"x")}
     assert jobs["alone"].metadata == {"who": ["me"]}
+    with pytest.raises(TypeError):
+        jobs["alone"].metadata["who"] = "you"  # type: ignore[index]
 
 
 async def test_interrupted_job_is_at_the_head_of_its_session_after_a_restart(
