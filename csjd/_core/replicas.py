@@ -8,6 +8,12 @@ from typing import Any, TypeVar, cast
 E = TypeVar("E", bound=BaseException)
 
 _MADE_IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+# What every exception has, in a form that its class can neither hide nor freeze.
+_ARGS = vars(BaseException)["args"]
+_COMMON = [_ARGS] + [
+    vars(BaseException)[name]
+    for name in ("__cause__", "__context__", "__suppress_context__", "__traceback__")
+]
 
 
 def replica(error: E) -> E:
@@ -16,17 +22,21 @@ def replica(error: E) -> E:
 
     Type, arguments, attributes, notes, traceback so far, cause and context are those of
     *error*; so are, each replicated in its turn, the members of an exception group.
-    No `__init__` is run: many cannot be called with `args`.
+    No `__init__` is run: many cannot be called with `args`. An exception whose class will
+    not have it is returned itself: better shared than hidden behind an error of ours.
     """
-    twin = _blank(error)
-    for base in type(error).__mro__:
-        _copy_members(base, error, twin)
-    twin.__dict__.update(error.__dict__)
-    if "__notes__" in error.__dict__:
-        twin.__dict__["__notes__"] = list(error.__notes__)
-    for name in ("args", "__cause__", "__context__", "__suppress_context__", "__traceback__"):
-        # Of BaseException, as a frozen class refuses to be set.
-        BaseException.__setattr__(twin, name, getattr(error, name))
+    try:
+        twin = _blank(error)
+        for base in type(error).__mro__:
+            _copy_members(base, error, twin)
+        twin.__dict__.update(error.__dict__)
+        notes = error.__dict__.get("__notes__")
+        if isinstance(notes, list):
+            twin.__dict__["__notes__"] = list(notes)
+        for descriptor in _COMMON:
+            descriptor.__set__(twin, descriptor.__get__(error))
+    except Exception:
+        return error
     return twin
 
 
@@ -52,6 +62,6 @@ def _blank(error: E) -> E:
     # in Python is passed over, as it may want arguments that nobody kept.
     native: Any = next(base for base in cls.__mro__ if not base.__flags__ & _MADE_IN_PYTHON)
     try:
-        return cast("E", native.__new__(cls, *error.args))
+        return cast("E", native.__new__(cls, *_ARGS.__get__(error)))
     except TypeError:  # laid out by an extension module: its own copying has to do
         return copy.copy(error)

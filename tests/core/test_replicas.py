@@ -46,6 +46,12 @@ class OwnGroup(ExceptionGroup[Exception]):  # noqa: ASYNC126  # a replica needs 
     pass
 
 
+class ShadowedArgsError(Exception):
+    @property
+    def args(self) -> tuple[str]:  # type: ignore[override]
+        raise AttributeError("kept to itself")
+
+
 def _unicode_error() -> Exception:
     try:
         b"\xff".decode()
@@ -144,3 +150,33 @@ def test_suppressed_context_stays_suppressed() -> None:
 def test_members_of_a_group_are_replicas_too() -> None:
     group = ExceptionGroup("several", [ValueError(1)])
     assert replica(group).exceptions[0] is not group.exceptions[0]
+
+
+def test_an_attribute_shadowed_by_its_class_is_replicated_all_the_same() -> None:
+    error = ShadowedArgsError("no", 1)
+    twin = replica(error)
+    assert twin is not error
+    assert BaseException.__reduce__(twin)[1] == ("no", 1)
+
+
+@pytest.mark.parametrize("notes", [None, 7, ("one",)])
+def test_notes_that_are_no_list_are_handed_on_as_they_are(notes: Any) -> None:
+    error = ValueError("no")
+    error.__notes__ = notes
+    twin = replica(error)
+    assert (twin is not error, twin.args, twin.__notes__) == (True, ("no",), notes)
+
+
+def test_what_cannot_be_replicated_is_shared() -> None:
+    class OutOfOrderError(Exception):
+        __slots__ = ()
+
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            raise LookupError("out of order")
+
+    error = OutOfOrderError()
+    assert replica(error) is error
+    group = replica(ExceptionGroup("several", [error, ValueError(1)]))
+    assert group.exceptions[0] is error
+    assert _told(group.exceptions[1]) == _told(ValueError(1))
