@@ -1008,6 +1008,67 @@ async def test_what_ends_the_program_in_a_load_reaches_the_nursery(
         assert isinstance(callers[0].error.__cause__, kind)
 
 
+@pytest.mark.parametrize("broken", ["observer", "random"])
+async def test_what_breaks_while_a_load_is_booked_ends_the_nursery_and_no_caller(
+    broken: str,
+) -> None:
+    class Broken(Random):
+        def random(self) -> float:
+            raise SystemExit(3)
+
+    def observe(event: csjd.CacheEvent) -> None:
+        if isinstance(event, csjd.CacheEntryEvicted):
+            raise SystemExit(3)
+
+    settings: dict[str, Any] = {"observers": [observe]}
+    if broken == "random":
+        settings = {"jitter": 0.5, "random": Broken()}
+    async with trio.open_nursery() as outside:
+        with pytest.RaisesGroup(pytest.RaisesGroup(SystemExit)):
+            async with (
+                trio.open_nursery() as nursery,
+                csjd.open_cache(nursery, ttl=10, maxsize=1, **settings) as cache,
+            ):
+                if broken == "observer":
+                    cache.set("in the way", 1)
+                caller = Caller(cache, "a", _value)
+                outside.start_soon(caller)
+                await trio.sleep_forever()
+        await wait_all_tasks_blocked()
+        assert caller.got == "a"  # it did get loaded
+        assert cache.statistics().loading == 0
+
+
+@pytest.mark.parametrize("moment", ["looked up", "linked"])
+async def test_a_key_that_cannot_be_compared_is_refused_alone(
+    moment: str, nursery: trio.Nursery
+) -> None:
+    moments = iter(["looked up", "linked"])
+
+    class Key:
+        def __hash__(self) -> int:
+            return hash("a")
+
+        def __eq__(self, other: object) -> bool:
+            if next(moments) == moment:
+                raise LookupError("cannot be compared")
+            return False
+
+    source = Source()
+    async with csjd.open_cache(nursery, ttl=10) as cache:
+        caller = Caller(cache, "a", source)
+        nursery.start_soon(caller)
+        await wait_all_tasks_blocked()
+        with pytest.raises(LookupError):
+            await cache.get_or_load(Key(), source)
+        await wait_all_tasks_blocked()
+        assert source.calls == ["a"]
+        assert (cache.statistics().loads, cache.statistics().loading) == (1, 1)
+        source.finish()
+        await wait_all_tasks_blocked()
+        assert caller.got == "a 0"
+
+
 async def test_a_load_given_up_before_the_end_is_counted_once() -> None:
     ended = trio.Event()
 

@@ -216,8 +216,8 @@ class Loads(Generic[K, V]):
         if self._closed:
             raise CacheClosedError
         load = Load(self, key, loader, self._now())
+        self.linked[key] = load  # raises, if keys cannot be compared, before anything has changed
         self._crew.start(load)
-        self.linked[key] = load
         self.started += 1
         self.refreshes += refresh
         self.loading += 1
@@ -231,23 +231,24 @@ class Loads(Generic[K, V]):
 
     def succeeded(self, load: Load[K, V], value: V) -> None:
         """Book that *load*, which is not abandoned, returned *value*."""
+        # First of all: whatever breaks from here on, nobody is left waiting.
+        load.value = value
+        load.land()
         now = self._now()
         kept = self._is_over(load)
         if kept:
             self._keep(load.key, value, now)
-        load.value = value
-        load.land()
         if self._observers:
             self._observers.tell(CacheLoadSucceeded(load.key, now - load.began, kept))
 
     def failed(self, load: Load[K, V], error: BaseException) -> None:
         """Book that *load*, which is not abandoned, raised *error*."""
+        load.error = error if load.waiters else None
+        load.land()
+        self.errors += 1
         now = self._now()
         if self._is_over(load):
             self._postpone(load.key, now)
-        self.errors += 1
-        load.error = error if load.waiters else None
-        load.land()
         if self._observers:
             self._observers.tell(CacheLoadFailed(load.key, now - load.began, error))
 
