@@ -67,10 +67,10 @@ class BatchLoader(Generic[K, V]):
         batch = self._batches.ask(key, asker)
         try:
             await sleep_among(batch.sleepers, task)
+            return batch.answer(key)
         finally:
-            if asker is not None or not batch.landed:
+            if asker is not None or batch.answers is None:
                 self._batches.leave(batch, key, asker)
-        return batch.answer(key)
 
     async def load_many(self, keys: Iterable[K]) -> list[V]:
         """

@@ -1,5 +1,6 @@
 """The batch loader, behaviour by behaviour; see test_batching_model.py for them all at once."""
 
+import gc
 import logging
 import math
 import signal
@@ -13,6 +14,8 @@ import trio
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 import csjd
+from csjd._batching.batch import Batch
+from csjd._runtime.crew import Hand
 
 Loader = csjd.BatchLoader[Any, Any]
 
@@ -326,6 +329,45 @@ async def test_a_fetch_that_leaves_something_open_fails_and_spoils_no_other(
         gate.set()
         await wait_all_tasks_blocked()
         assert other.got == "other"
+
+
+@pytest.mark.parametrize("end", ["fails", "is cut off"])
+async def test_a_batch_without_answers_leaves_no_garbage_behind(
+    end: str, autojump_clock: MockClock
+) -> None:
+    async def fetch(keys: Sequence[int]) -> dict[int, int]:
+        if end == "is cut off":
+            await loader.aclose()
+        await trio.lowlevel.checkpoint()
+        raise LookupError
+
+    async def ask(ask: Callable[[Any], Awaitable[Any]], what: Any) -> None:
+        try:
+            await ask(what)
+        except (LookupError, csjd.BatchLoaderClosedError):
+            errors.append(1)
+
+    errors: list[int] = []
+    async with (
+        trio.open_nursery() as nursery,
+        csjd.open_batch_loader(nursery, fetch, max_batch=2, max_concurrent=3) as loader,
+    ):
+        gc.collect()
+        gc.disable()
+        try:
+            async with trio.open_nursery() as asking:
+                asking.start_soon(ask, loader.load, 1)
+                asking.start_soon(ask, loader.load_many, [1, 2, 3, 4, 3, 5])
+            await wait_all_tasks_blocked()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            kinds = {type(thing) for thing in gc.garbage}
+            assert not kinds & {LookupError, csjd.BatchLoaderClosedError, Batch, Hand}
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert errors == [1, 1]
 
 
 async def test_a_fetch_that_returns_no_mapping_fails(

@@ -44,7 +44,12 @@ class Batch(Flight, Generic[K, V]):
         self.due: float = due
         """When it goes even if it is not full, by Trio's clock."""
         self.callers: dict[K, int] = {}
-        """How many wait for each key; in the order they were first asked for."""
+        """
+        How many wait for each key; in the order they were first asked for.
+
+        After it has landed, how many have not heard of its error yet; if it has answers,
+        nobody counts any more.
+        """
         self.sleepers: Sleepers = {}
         self.go: trio.Event = trio.Event()
         """Set when it has a slot."""
@@ -67,7 +72,7 @@ class Batch(Flight, Generic[K, V]):
         wake_all(self.sleepers)
 
     def answer(self, key: K) -> V:
-        """Return the value of *key*, or raise its error, or the batch's."""
+        """Return the value of *key*, or raise its error, or the batch's; before `leave`."""
         if self.answers is None:
             assert self.error is not None
             raise replica(self.error)
@@ -77,6 +82,14 @@ class Batch(Flight, Generic[K, V]):
         if isinstance(value, BaseException):
             raise replica(value)
         return value  # type: ignore[return-value]  # not _NOTHING, hence a V
+
+    def let_go(self) -> None:
+        """
+        Forget the error, of which all who waited have heard.
+
+        Its traceback leads back here: only the garbage collector would find the two.
+        """
+        self.error = None
 
     # --- work for a hand ---------------------------------------------------------------
 

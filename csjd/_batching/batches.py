@@ -102,7 +102,7 @@ class Batches(Generic[K, V]):
 
     @trio.lowlevel.enable_ki_protection
     def ask(self, key: K, asker: Flight | None) -> Batch[K, V]:
-        """Put *key* into the collecting batch; unless that lands, each call needs a `leave`."""
+        """Put *key* into the collecting batch; unless that has answers, it takes a `leave`."""
         if self.closed:
             raise BatchLoaderClosedError
         batch = self.collecting
@@ -130,15 +130,19 @@ class Batches(Generic[K, V]):
 
     @trio.lowlevel.enable_ki_protection
     def leave(self, batch: Batch[K, V], key: K, asker: Flight | None) -> None:
-        """Take back an `ask`, or, if *batch* has landed, note that *asker* waits no more."""
+        """End an `ask`, whatever came of it; *asker* waits no more."""
         if asker is not None:
             asker.end_wait(batch)
-        if batch.landed:
+        if batch.answers is not None:
             return
         batch.callers[key] -= 1
         if not batch.callers[key]:
             del batch.callers[key]
-        if not batch.callers:
+        if batch.callers:
+            return
+        if batch.landed:
+            batch.let_go()
+        else:
             self._abandon(batch)
 
     # --- slots -------------------------------------------------------------------------
