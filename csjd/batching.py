@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 import trio
+from trio.lowlevel import current_task
 
 from csjd._batching.batch import Batch
 from csjd._batching.batches import Batches, Fetch as Fetch
@@ -26,7 +27,8 @@ from csjd._model.batching import (
 from csjd._model.checks import is_integer, is_number
 from csjd._runtime.annex import Annex
 from csjd._runtime.crew import Crew
-from csjd._runtime.parking import is_cancelled, sleep_among
+from csjd._runtime.home import Home
+from csjd._runtime.parking import may_sleep, sleep_among
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -37,14 +39,17 @@ class BatchLoader(Generic[K, V]):
     Loads values by key, many callers' keys with one fetch; made by `open_batch_loader`.
 
     A batch loader belongs to its Trio run: from another thread, reach it by
-    `trio.from_thread.run(loader.load, key)`.
+    `trio.from_thread.run(loader.load, key)`. Called directly from there, or from another
+    Trio run, it raises RuntimeError and nothing changed.
     """
 
-    __slots__ = ("_annex", "_batches")
+    __slots__ = ("_annex", "_batches", "_home", "_run")
 
     def __init__(self, batches: Batches[K, V], annex: Annex) -> None:
         self._batches = batches
         self._annex = annex
+        self._home = Home("batch loader")
+        self._run = self._home.run
 
     @trio.lowlevel.enable_ki_protection
     async def load(self, key: K) -> V:
@@ -60,9 +65,10 @@ class BatchLoader(Generic[K, V]):
             BaseException: What the fetch raised, or gave as the value of *key*; to each
                 caller an exception of its own.
         """
-        task = trio.lowlevel.current_task()
-        if is_cancelled(task):
-            await trio.lowlevel.checkpoint()
+        task = current_task()
+        if not may_sleep(task, self._run):
+            self._home.check()
+            await trio.lowlevel.checkpoint()  # raises Cancelled
         asker = None if boarded() is None else aboard()  # nearly always the former
         batch = self._batches.ask(key, asker)
         try:
@@ -83,6 +89,7 @@ class BatchLoader(Generic[K, V]):
             BaseException: As `load`, for the first key that has an error. The others are
                 given up.
         """
+        self._home.check()
         keys = tuple(keys)
         if not keys:
             await trio.lowlevel.checkpoint()
@@ -102,7 +109,7 @@ class BatchLoader(Generic[K, V]):
             for key in keys:
                 batch = places[key]
                 if not batch.landed:
-                    await sleep_among(batch.sleepers, trio.lowlevel.current_task())
+                    await sleep_among(batch.sleepers, current_task())
                 values.append(batch.answer(key))
         finally:
             for key, batch in places.items():
@@ -117,6 +124,7 @@ class BatchLoader(Generic[K, V]):
         left. Called from within a fetch, which cannot end before this call does, it returns
         at once. A second call does nothing but wait.
         """
+        self._home.check()
         # Asked before closing, which lands every batch: what has landed needs nothing.
         batches = self._batches
         flight = boarded()
@@ -130,6 +138,7 @@ class BatchLoader(Generic[K, V]):
 
     def statistics(self) -> BatchLoaderStatistics:
         """Return the loader's numbers as of now."""
+        self._home.check()
         batches = self._batches
         return BatchLoaderStatistics(
             waiting=sum(sum(batch.callers.values()) for batch in batches.flying),

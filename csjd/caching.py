@@ -32,6 +32,7 @@ from csjd._model.errors import CacheClosedError
 from csjd._runtime.annex import Annex
 from csjd._runtime.clock import split_clock
 from csjd._runtime.crew import Crew
+from csjd._runtime.home import Home
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -49,7 +50,9 @@ class TTLCache(Generic[K, V]):
 
     Everything but `get_or_load` is plain and takes effect at once. A cache belongs to its
     Trio run: from another thread, reach it by `trio.from_thread.run_sync(cache.set, ...)`
-    and `trio.from_thread.run(cache.get_or_load, ...)`.
+    and `trio.from_thread.run(cache.get_or_load, ...)`. Called directly from there, or from
+    another Trio run, it raises RuntimeError and nothing changed; what is held is found
+    without that check.
     """
 
     __slots__ = (
@@ -57,6 +60,7 @@ class TTLCache(Generic[K, V]):
         "_found_expired",
         "_held",
         "_hits_by_load",
+        "_home",
         "_loads",
         "_misses",
         "_now",
@@ -86,6 +90,7 @@ class TTLCache(Generic[K, V]):
         self._retry_pause = min(refresh_ahead + serve_stale, ttl) * _RETRY_PAUSE
         self._random = random
         self._observers: Observers[CacheEvent] = Observers(observers)
+        self._home = Home("cache")
         _, self._now = split_clock()
         self._closed = False
         self._shelves: Shelves[K, V] = Shelves(
@@ -98,7 +103,11 @@ class TTLCache(Generic[K, V]):
         self._held = self._shelves.held
         self._touch = self._shelves.touch
         self._loads: Loads[K, V] = Loads(
-            now=self._now, keep=self._put, postpone=self._postpone, observers=self._observers
+            home=self._home,
+            now=self._now,
+            keep=self._put,
+            postpone=self._postpone,
+            observers=self._observers,
         )
         self._readings_left: repeat[tuple[()]] = repeat((), _MANY)
         """One is taken by each of `_readings`, which is how they are counted."""
@@ -148,7 +157,7 @@ class TTLCache(Generic[K, V]):
         Raises:
             CacheClosedError: If the cache is closed; nothing changed.
         """
-        _check_thread()
+        self._home.check()
         if self._closed:
             raise CacheClosedError
         self._loads.unlink(key)
@@ -161,7 +170,7 @@ class TTLCache(Generic[K, V]):
 
         A load of *key* under way ends for those who already wait, and is not kept.
         """
-        _check_thread()
+        self._home.check()
         self._loads.unlink(key)
         entry = self._held.get(key)
         if entry is None:
@@ -176,7 +185,7 @@ class TTLCache(Generic[K, V]):
 
         Seldom needed, since every new entry takes up to two such along.
         """
-        _check_thread()
+        self._home.check()
         return self._shelves.expire(self._now())
 
     def __len__(self) -> int:
@@ -247,9 +256,9 @@ class TTLCache(Generic[K, V]):
         """Say whether *entry*, due for a refresh, still serves; see that it gets one."""
         if now >= entry.expires + self._serve_stale:
             return False
-        self._stale_hits += now >= entry.expires
         if now >= entry.retry_at and key not in self._loads.linked:
-            self._loads.start(key, loader, refresh=True)
+            self._loads.refresh(key, loader)
+        self._stale_hits += now >= entry.expires
         return True
 
     def _put(self, key: K, value: V, now: float) -> None:
@@ -270,10 +279,6 @@ class TTLCache(Generic[K, V]):
         self._closed = True
         self._loads.close()
         self._shelves.clear()
-
-
-def _check_thread() -> None:
-    trio.lowlevel.current_trio_token()  # raises RuntimeError outside of Trio's thread
 
 
 @asynccontextmanager

@@ -843,6 +843,35 @@ async def test_a_cancelled_caller_neither_fills_a_batch_nor_is_counted(
         assert source.calls == []
 
 
+async def test_another_trio_run_is_refused_before_anything_changes(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source()
+    async with csjd.open_batch_loader(nursery, source, max_batch=2) as loader:
+
+        async def elsewhere() -> None:
+            for call in (
+                lambda: loader.load(2),
+                lambda: loader.load_many([2]),
+                lambda: loader.load_many([]),
+                loader.aclose,
+            ):
+                with pytest.raises(RuntimeError, match=r"trio\.from_thread\.run"):
+                    await call()
+            with pytest.raises(RuntimeError, match=r"trio\.from_thread\.run"):
+                loader.statistics()
+
+        for asked in ([], [1]):  # nothing is under way, and a batch that one might join
+            (caller,) = await _start(nursery, loader.load_many, asked)
+            before = loader.statistics()
+            await trio.to_thread.run_sync(trio.run, elsewhere)
+            await wait_all_tasks_blocked()
+            assert (loader.statistics(), source.calls) == (before, [])
+        assert await loader.load(2) == 4
+        await wait_all_tasks_blocked()
+        assert caller.got == [2]
+
+
 @pytest.mark.parametrize(
     ("settings", "name"),
     [

@@ -297,7 +297,7 @@ async def test_a_load_whose_only_caller_left_before_it_began_is_not_begun() -> N
     async with trio.open_nursery() as nursery, csjd.open_cache(nursery, ttl=10) as cache:
         loads = cache._loads
         for _ in range(2):  # by a new task, and by one that has slept
-            loads._abandon(loads.start("a", source, refresh=False))
+            loads._abandon(loads._start("a", source, refresh=False))
             await wait_all_tasks_blocked()
             assert source.calls == []
             assert await cache.get_or_load("b", _value) == "b"
@@ -1238,6 +1238,37 @@ async def test_another_thread_is_refused_before_anything_changes(nursery: trio.N
         assert (cache.get("a"), len(cache)) == (1, 1)
         await trio.to_thread.run_sync(trio.from_thread.run_sync, cache.set, "b", 2)
         assert cache.get("b") == 2
+
+
+async def test_another_trio_run_is_refused_before_anything_changes(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source()
+    async with csjd.open_cache(nursery, ttl=10, refresh_ahead=5) as cache:
+        cache.set("a", 1)
+        mock_clock.jump(6)
+        nursery.start_soon(Caller(cache, "b", source))  # under way, so that one might join
+        await cache.get_or_load("c", _value)  # and a task sleeps, so that one might wake it
+        await wait_all_tasks_blocked()
+        before = cache.statistics()
+
+        async def elsewhere() -> None:
+            for call in (
+                lambda: cache.set("b", 1),
+                lambda: cache.delete("a"),
+                cache.cleanup,
+                cache.statistics,
+            ):
+                with pytest.raises(RuntimeError, match=r"trio\.from_thread\.run"):
+                    call()
+            for key in "abd":  # due for a refresh, under way, missing
+                with pytest.raises(RuntimeError, match=r"trio\.from_thread\.run"):
+                    await cache.get_or_load(key, _never)
+
+        await trio.to_thread.run_sync(trio.run, elsewhere)
+        await wait_all_tasks_blocked()
+        assert (cache.statistics(), source.calls) == (before, ["b"])
+        source.finish()
 
 
 @pytest.mark.parametrize(

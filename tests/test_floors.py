@@ -23,7 +23,9 @@ FLOORS = {
 # behind its face; all they share with the dispatcher up there is how a library keeps tasks
 # in its caller's nursery, and how these sleep.
 BESIDE = {"caching": "_caching", "batching": "_batching"}
-SHARED_WITH_BESIDE = {f"csjd._runtime.{name}" for name in ("annex", "clock", "crew", "parking")}
+SHARED_WITH_BESIDE = {
+    f"csjd._runtime.{name}" for name in ("annex", "clock", "crew", "home", "parking")
+}
 # Public faces: re-exports and nothing else.
 FACES = {"__init__", "stores"}
 # Written as a user would write them.

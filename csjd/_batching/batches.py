@@ -103,30 +103,42 @@ class Batches(Generic[K, V]):
     @trio.lowlevel.enable_ki_protection
     def ask(self, key: K, asker: Flight | None) -> Batch[K, V]:
         """Put *key* into the collecting batch; unless that has answers, it takes a `leave`."""
-        if self.closed:
-            raise BatchLoaderClosedError
         batch = self.collecting
         if batch is None:
-            batch = Batch(self, trio.current_time() + self._max_wait)
-        if asker is not None and depends(batch, on=asker):
-            raise WouldDeadlockError(f"key {key!r} is asked for from within a fetch it waits for")
+            hash(key)  # raises, if it cannot be done, before anything has changed
+            batch = self._begin(key, asker)
+        elif asker is not None:
+            self._refuse_deadlock(batch, key, asker)
         callers = batch.callers
-        if key in callers:  # raises, if it cannot be hashed, before anything has changed
+        if key in callers:
             callers[key] += 1
         else:
             callers[key] = 1
         self.asked += 1
         if asker is not None:
             asker.begin_wait(batch)
-        if batch is not self.collecting:
-            self.collecting = batch
-            self.flying.add(batch)
-            self._crew.start(batch)
         if len(callers) == self._max_batch:
             self.collecting = None
             if not batch.go.is_set():  # as it may be already, if it was due
                 self._line_up(batch)
         return batch
+
+    def _begin(self, key: K, asker: Flight | None) -> Batch[K, V]:
+        """Open the batch that collects from now on; *key* is to be its first."""
+        if self.closed:  # not asked for every key: who closes leaves none collecting
+            raise BatchLoaderClosedError
+        batch: Batch[K, V] = Batch(self, trio.current_time() + self._max_wait)
+        if asker is not None:
+            self._refuse_deadlock(batch, key, asker)
+        self.collecting = batch
+        self.flying.add(batch)
+        self._crew.start(batch)
+        return batch
+
+    @staticmethod
+    def _refuse_deadlock(batch: Batch[K, V], key: K, asker: Flight) -> None:
+        if depends(batch, on=asker):
+            raise WouldDeadlockError(f"key {key!r} is asked for from within a fetch it waits for")
 
     @trio.lowlevel.enable_ki_protection
     def leave(self, batch: Batch[K, V], key: K, asker: Flight | None) -> None:
@@ -171,8 +183,6 @@ class Batches(Generic[K, V]):
             self._give_slots()
 
     async def _get_slot(self, batch: Batch[K, V]) -> None:
-        if batch.go.is_set():
-            return
         with trio.move_on_at(batch.due):
             await batch.go.wait()
         if not batch.go.is_set():
@@ -183,7 +193,8 @@ class Batches(Generic[K, V]):
 
     async def fetch_in_turn(self, batch: Batch[K, V]) -> Mapping[K, V | BaseException]:
         """Wait until *batch* may be fetched, and return what the fetch returned."""
-        await self._get_slot(batch)
+        if not batch.go.is_set():
+            await self._get_slot(batch)
         if batch not in self.flying:  # its last caller left in the pass that gave us the slot
             return {}
         batch.keys = keys = tuple(batch.callers)

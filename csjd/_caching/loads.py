@@ -29,6 +29,7 @@ from csjd._model.caching import (
 from csjd._model.errors import CacheClosedError, WouldDeadlockError
 from csjd._runtime.annex import shareable
 from csjd._runtime.crew import Crew, Hand
+from csjd._runtime.home import Home
 from csjd._runtime.parking import Sleepers, sleep_among, wake_all
 
 K = TypeVar("K")
@@ -125,6 +126,7 @@ class Loads(Generic[K, V]):
     The loads of one cache.
 
     Args:
+        home: Where the cache belongs.
         now: Tells the time, in seconds.
         keep: Called with key, value and time when a load that is still linked has returned.
         postpone: Called with key and time when one has raised.
@@ -134,6 +136,7 @@ class Loads(Generic[K, V]):
     __slots__ = (
         "_closed",
         "_crew",
+        "_home",
         "_keep",
         "_now",
         "_observers",
@@ -152,11 +155,13 @@ class Loads(Generic[K, V]):
     def __init__(
         self,
         *,
+        home: Home,
         now: Callable[[], float],
         keep: Callable[[K, V, float], object],
         postpone: Callable[[K, float], object],
         observers: Observers[CacheEvent],
     ) -> None:
+        self._home = home
         self._now = now
         self._keep = keep
         self._postpone = postpone
@@ -181,12 +186,13 @@ class Loads(Generic[K, V]):
     @trio.lowlevel.enable_ki_protection
     async def join(self, key: K, loader: Callable[[K], Awaitable[V]]) -> V:
         """Wait for the load of *key*, started if there is none; see `TTLCache.get_or_load`."""
+        self._home.check()
         load = self.linked.get(key)
         asker = aboard()
         if asker is not None:
             self._refuse_deadlock(asker, key, load)
         if load is None:
-            load = self.start(key, loader, refresh=False)
+            load = self._start(key, loader, refresh=False)
         self.misses += 1
         load.waiters += 1
         if asker is not None:
@@ -211,8 +217,12 @@ class Loads(Generic[K, V]):
     # --- the life of a load ------------------------------------------------------------
 
     @trio.lowlevel.enable_ki_protection
-    def start(self, key: K, loader: Callable[[K], Awaitable[V]], *, refresh: bool) -> Load[K, V]:
-        """Start a load of *key*, of which there must be none; CacheClosedError if closed."""
+    def refresh(self, key: K, loader: Callable[[K], Awaitable[V]]) -> None:
+        """Start a load of *key*, of which there must be none, for nobody to wait for."""
+        self._home.check()
+        self._start(key, loader, refresh=True)
+
+    def _start(self, key: K, loader: Callable[[K], Awaitable[V]], *, refresh: bool) -> Load[K, V]:
         if self._closed:
             raise CacheClosedError
         load = Load(self, key, loader, self._now())

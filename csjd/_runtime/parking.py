@@ -6,7 +6,8 @@ and waking are most of what a cache's miss and a batch loader's key cost.
 """
 
 import types
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from operator import attrgetter
 from typing import TypeAlias
 
 import trio
@@ -51,13 +52,17 @@ _WOKEN = _Woken()
 _SLEEP = _sleep_request()
 
 
-def is_cancelled(task: trio.lowlevel.Task) -> bool:
-    """
-    Whether a checkpoint would raise `trio.Cancelled` in *task*.
+run_of: Callable[[trio.lowlevel.Task], object] = attrgetter("_runner")
+"""Returns a token for the Trio run that a task is part of; Trio tells it of no task publicly."""
 
-    Trio has no public way to ask that costs less than a coroutine.
+
+def may_sleep(task: trio.lowlevel.Task, run: object) -> bool:
     """
-    return task._cancel_status.effectively_cancelled
+    Whether *task* is part of *run*, and a checkpoint would not raise `trio.Cancelled` in it.
+
+    Trio has no public way to ask either that costs less than a coroutine.
+    """
+    return task._runner is run and not task._cancel_status.effectively_cancelled
 
 
 @types.coroutine

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
-from csjd._runtime.parking import Sleepers, is_cancelled, sleep_among, wake_all
+from csjd._runtime.parking import Sleepers, may_sleep, run_of, sleep_among, wake_all
 
 
 async def _sleep(sleepers: Sleepers, woken: list[int], number: int) -> None:
@@ -104,20 +104,30 @@ async def test_a_sleeper_can_sleep_again_at_once() -> None:
 
 @pytest.mark.parametrize("shielded", [False, True])
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_is_cancelled_says_what_a_checkpoint_would_do(
-    cancelled: bool, shielded: bool
-) -> None:
-    # When this fails, Trio has renamed what is_cancelled looks at.
+async def test_who_may_sleep_is_not_cancelled(cancelled: bool, shielded: bool) -> None:
+    # When this fails, Trio has renamed what may_sleep looks at.
     task = trio.lowlevel.current_task()
     raised = False
     with trio.CancelScope() as outer:
         if cancelled:
             outer.cancel()
         with trio.CancelScope(shield=shielded):
-            said = is_cancelled(task)
+            said = not may_sleep(task, run_of(task))
             try:
                 await trio.lowlevel.checkpoint()
             except trio.Cancelled:
                 raised = True
                 raise
     assert said == raised == (cancelled and not shielded)
+
+
+async def test_who_may_sleep_is_part_of_the_run() -> None:
+    async def elsewhere() -> None:
+        await trio.lowlevel.checkpoint()
+        there = trio.lowlevel.current_task()
+        assert may_sleep(there, run_of(there))
+        assert not may_sleep(there, run_of(here))
+        assert not may_sleep(here, run_of(there))
+
+    here = trio.lowlevel.current_task()
+    await trio.to_thread.run_sync(trio.run, elsewhere)
