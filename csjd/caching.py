@@ -154,6 +154,8 @@ class TTLCache(Generic[K, V]):
         """
         Hold *value* for *key* from now on; a load of *key* under way will not replace it.
 
+        It ends for those who already wait; a refresh that nobody waits for is cancelled.
+
         Raises:
             CacheClosedError: If the cache is closed; nothing changed.
         """
@@ -168,7 +170,8 @@ class TTLCache(Generic[K, V]):
         """
         Drop what is held for *key*; say whether that was a value `get` would have returned.
 
-        A load of *key* under way ends for those who already wait, and is not kept.
+        A load of *key* under way ends for those who already wait, and is not kept; a refresh
+        that nobody waits for is cancelled.
         """
         self._home.check()
         self._loads.unlink(key)

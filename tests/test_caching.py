@@ -297,7 +297,8 @@ async def test_a_load_whose_only_caller_left_before_it_began_is_not_begun() -> N
     async with trio.open_nursery() as nursery, csjd.open_cache(nursery, ttl=10) as cache:
         loads = cache._loads
         for _ in range(2):  # by a new task, and by one that has slept
-            loads._abandon(loads._start("a", source, refresh=False))
+            loads.refresh("a", source)
+            cache.delete("a")
             await wait_all_tasks_blocked()
             assert source.calls == []
             assert await cache.get_or_load("b", _value) == "b"
@@ -649,6 +650,103 @@ async def test_giving_up_a_load_that_delete_unlinked_leaves_its_successor_alone(
         source.finish()
         await wait_all_tasks_blocked()
         assert late.got == third.got == "a 1"
+
+
+@pytest.mark.parametrize("change", ["set", "delete"])
+async def test_a_refresh_that_would_not_be_kept_is_cancelled(
+    change: str, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    events: list[object] = []
+    source = Source()
+    async with csjd.open_cache(
+        nursery, ttl=10, refresh_ahead=5, observers=[events.append]
+    ) as cache:
+        for _ in range(3):
+            cache.set("a", "old")
+            mock_clock.jump(6)
+            assert await cache.get_or_load("a", source) == "old"
+            await wait_all_tasks_blocked()
+            if change == "set":
+                cache.set("a", "new")
+            else:
+                cache.delete("a")
+            await wait_all_tasks_blocked()
+            assert cache.statistics().loading == 0
+        assert source.cancelled == source.calls == ["a"] * 3
+        assert cache.statistics().abandoned == 3
+        assert cache.get("a") == ("new" if change == "set" else None)
+    assert events == [csjd.CacheLoadStarted("a", refresh=True), csjd.CacheLoadAbandoned("a")] * 3
+
+
+async def test_a_refresh_that_got_callers_goes_on_for_them(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    source = Source()
+    async with csjd.open_cache(nursery, ttl=10, serve_stale=5) as cache:
+        cache.set("a", "old")
+        mock_clock.jump(10)
+        assert await cache.get_or_load("a", source) == "old"
+        mock_clock.jump(5)
+        caller = Caller(cache, "a", source)
+        nursery.start_soon(caller)
+        await wait_all_tasks_blocked()
+        cache.delete("a")
+        source.finish()
+        await wait_all_tasks_blocked()
+        assert caller.got == "a 0"
+
+
+async def test_a_refresh_that_sets_its_own_key_is_not_cancelled_for_that(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    ended: list[str] = []
+
+    async def load(key: str) -> str:
+        cache.set(key, "by itself")
+        await trio.lowlevel.checkpoint()
+        ended.append(key)
+        return "too late"
+
+    async with csjd.open_cache(nursery, ttl=10, refresh_ahead=5) as cache:
+        cache.set("a", "old")
+        mock_clock.jump(6)
+        assert await cache.get_or_load("a", load) == "old"
+        await wait_all_tasks_blocked()
+        assert ended == ["a"]
+        assert cache.get("a") == "by itself"
+        assert (cache.statistics().loading, cache.statistics().abandoned) == (0, 0)
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+async def test_an_observer_may_delete_what_it_hears_is_being_loaded(
+    refresh: bool, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    def forget(event: csjd.CacheEvent) -> None:
+        if isinstance(event, csjd.CacheLoadStarted):
+            cache.delete("a")
+
+    async with csjd.open_cache(nursery, ttl=10, refresh_ahead=5, observers=[forget]) as cache:
+        if refresh:
+            cache.set("a", "old")
+            mock_clock.jump(6)
+        assert await cache.get_or_load("a", _value) == ("old" if refresh else "a")
+        await wait_all_tasks_blocked()
+        assert cache.get("a") is None
+        statistics = cache.statistics()
+        assert (statistics.loading, statistics.abandoned) == (0, int(refresh))
+
+
+async def test_a_load_whose_start_breaks_an_observer_is_given_up(nursery: trio.Nursery) -> None:
+    def leave(event: csjd.CacheEvent) -> None:
+        raise SystemExit(3)
+
+    source = Source()
+    async with csjd.open_cache(nursery, ttl=10, observers=[leave]) as cache:
+        with pytest.raises(SystemExit):
+            await cache.get_or_load("a", source)
+        await wait_all_tasks_blocked()
+        assert source.calls == source.cancelled
+        assert cache.statistics().loading == 0
 
 
 # --- waits that could never end --------------------------------------------------------

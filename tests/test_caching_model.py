@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import csjd
 
 TTL = 10.0
-KEYS = st.sampled_from("abcd")
+KEYS = st.sampled_from("aaabcd")  # one of them often, so that much happens to it
 
 
 @attrs.define(eq=False)
@@ -74,6 +74,9 @@ class Model:
         load = self.linked(key)
         if load is not None:
             load.linked = False
+            if not load.waiters:
+                self.loads.remove(load)
+                self.abandoned += 1
 
     def get(self, key: str) -> Any:
         entry = self.entries.get(key)
@@ -167,6 +170,7 @@ OPERATION = st.one_of(
     st.tuples(st.just("ask"), KEYS),
     st.tuples(st.just("ask"), KEYS),
     st.tuples(st.just("jump"), st.sampled_from([0.3, 1.0, 4.0, 9.0])),
+    st.tuples(st.just("age"), KEYS),
     st.tuples(st.just("end"), st.integers(0, 5)),
     st.tuples(st.just("fail"), st.integers(0, 5)),
     st.tuples(st.just("give up"), st.integers(0, 9)),
@@ -176,7 +180,7 @@ OPERATION = st.one_of(
 
 @settings(max_examples=250, deadline=None)
 @given(
-    operations=st.lists(OPERATION, max_size=40),
+    operations=st.lists(OPERATION, min_size=20, max_size=60),
     maxsize=st.sampled_from([None, 1, 2, 3]),
     ahead=st.sampled_from([0.0, 4.0]),
     stale=st.sampled_from([0.0, 5.0]),
@@ -237,6 +241,9 @@ async def step(
         case "jump":
             clock.jump(argument)
             model.now = trio.current_time()
+        case "age" if argument in model.entries:  # till it is due for a refresh
+            clock.jump(max(0.0, model.entries[argument].retry_at - model.now))
+            model.now = trio.current_time()
         case "end" | "fail" if model.loads:
             position = argument % len(model.loads)
             load = model.loads[position]
@@ -260,6 +267,8 @@ async def step(
 
 def check(model: Model, real: Real, callers: list[Asked]) -> None:
     """Compare what can be seen without disturbing anything."""
+    # Nothing is loaded in vain; the real loads are the model's, as is compared below.
+    assert all(load.linked or load.waiters for load in model.loads)
     assert [asked.got for asked in callers] == [asked.expected for asked in callers]
     assert [key for key, _, _ in real.running.values()] == [load.key for load in model.loads]
     cache = real.cache

@@ -7,7 +7,8 @@ unlinks the load and cancels it: from then on it is nobody's, and the next calle
 another, even while the old one is still on its way out. `set` and `delete` unlink as well,
 but let the load end for those who wait: what it read may be older than what they said, so
 it is not kept. Hence the rule that the rest follows from: *only a load that is in
-`Loads.linked` may write to the cache.*
+`Loads.linked` may write to the cache.* One that may not and that nobody waits for, such as
+a refresh that they unlink, is cancelled.
 """
 
 import logging
@@ -191,13 +192,17 @@ class Loads(Generic[K, V]):
         asker = aboard()
         if asker is not None:
             self._refuse_deadlock(asker, key, load)
+        first = load is None
         if load is None:
-            load = self._start(key, loader, refresh=False)
+            load = self._start(key, loader)
         self.misses += 1
         load.waiters += 1
         if asker is not None:
             asker.begin_wait(load)
         try:
+            # Not before the caller is counted: an observer may delete the key.
+            if first and self._observers:
+                self._observers.tell(CacheLoadStarted(key, refresh=False))
             await sleep_among(load.sleepers, trio.lowlevel.current_task())
         finally:
             load.waiters -= 1
@@ -220,24 +225,27 @@ class Loads(Generic[K, V]):
     def refresh(self, key: K, loader: Callable[[K], Awaitable[V]]) -> None:
         """Start a load of *key*, of which there must be none, for nobody to wait for."""
         self._home.check()
-        self._start(key, loader, refresh=True)
+        self._start(key, loader)
+        self.refreshes += 1
+        if self._observers:
+            self._observers.tell(CacheLoadStarted(key, refresh=True))
 
-    def _start(self, key: K, loader: Callable[[K], Awaitable[V]], *, refresh: bool) -> Load[K, V]:
+    def _start(self, key: K, loader: Callable[[K], Awaitable[V]]) -> Load[K, V]:
         if self._closed:
             raise CacheClosedError
         load = Load(self, key, loader, self._now())
         self.linked[key] = load  # raises, if keys cannot be compared, before anything has changed
         self._crew.start(load)
         self.started += 1
-        self.refreshes += refresh
         self.loading += 1
-        if self._observers:
-            self._observers.tell(CacheLoadStarted(key, refresh))
         return load
 
     def unlink(self, key: K) -> None:
         """Let nobody join the load of *key* any more, nor that load write to the cache."""
-        self.linked.pop(key, None)
+        load = self.linked.pop(key, None)
+        # No code of a load's own is cancelled for what it says of its key.
+        if load is not None and not load.waiters and aboard() is not load:
+            self._abandon(load)
 
     def succeeded(self, load: Load[K, V], value: V) -> None:
         """Book that *load*, which is not abandoned, returned *value*."""
@@ -277,7 +285,7 @@ class Loads(Generic[K, V]):
         load.abandoned = True
         self._is_over(load)
         self.abandoned += 1
-        load.hand.cancel("everybody who waited for this load gave up")
+        load.hand.cancel("nobody waits for this load any more")
         if self._observers:
             self._observers.tell(CacheLoadAbandoned(load.key))
 

@@ -37,7 +37,10 @@ class CacheLoadFailed:
 
 @attrs.frozen
 class CacheLoadAbandoned:
-    """The last caller gave up (or the cache was closed), so the load is being cancelled."""
+    """
+    The load is being cancelled: its last caller gave up, or the cache was closed, or nobody
+    waited for it and a `set` or `delete` had made its value obsolete.
+    """
 
     key: object
 
@@ -79,7 +82,7 @@ class CacheStatistics:
     errors: int
     """Loads that raised."""
     abandoned: int
-    """Loads cancelled because nobody waited any more, or because the cache was closed."""
+    """Loads cancelled because nobody wanted them any more, or because the cache was closed."""
     evictions: int
     """Entries that made room for others."""
     expirations: int
