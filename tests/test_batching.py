@@ -547,6 +547,37 @@ async def test_an_abandoned_fetch_that_breaks_is_logged(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
+@pytest.mark.parametrize("end", ["aclose", "the nursery is cancelled"])
+async def test_what_a_fetch_raises_in_a_nursery_as_it_is_closed_is_its_own(
+    end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def break_down() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("on the way out")
+
+    async def fetch(keys: Sequence[int]) -> dict[int, int]:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(break_down)
+            await trio.sleep_forever()
+        raise AssertionError
+
+    async with (
+        trio.open_nursery() as outside,
+        trio.open_nursery() as nursery,
+        csjd.open_batch_loader(nursery, fetch, max_batch=1) as loader,
+    ):
+        (caller,) = await _start(outside, loader.load, 1)
+        if end == "aclose":
+            await loader.aclose()
+        else:
+            nursery.cancel_scope.cancel()
+    assert isinstance(caller.error, csjd.BatchLoaderClosedError)  # released before
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "on the way out" in caplog.text
+
+
 # --- waits that could never end --------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 import csjd
 from csjd._caching.loads import Load
+from csjd._model.groups import leaves
 from csjd._runtime.crew import Hand
 
 Cache = csjd.TTLCache[Any, Any]
@@ -1165,6 +1166,65 @@ async def test_a_key_that_cannot_be_compared_is_refused_alone(
         source.finish()
         await wait_all_tasks_blocked()
         assert caller.got == "a 0"
+
+
+@pytest.mark.parametrize("end", ["the block is left", "the nursery is cancelled"])
+@pytest.mark.parametrize("waits", [True, False])
+async def test_what_a_load_raises_in_a_nursery_as_it_is_closed_is_its_own(
+    end: str, waits: bool, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def break_down() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("on the way out")
+
+    async def load(key: str) -> str:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(break_down)
+            await trio.sleep_forever()
+        raise AssertionError
+
+    async with (
+        trio.open_nursery() as outside,
+        trio.open_nursery() as nursery,
+        csjd.open_cache(nursery, ttl=10, refresh_ahead=5) as cache,
+    ):
+        if not waits:
+            cache.set("a", "old")
+            mock_clock.jump(6)
+        caller = Caller(cache, "a", load)
+        outside.start_soon(caller)
+        await wait_all_tasks_blocked()
+        if end == "the nursery is cancelled":
+            nursery.cancel_scope.cancel()
+    if waits:
+        assert isinstance(caller.error, ExceptionGroup)
+        assert [repr(error) for error in leaves(caller.error)] == ["ValueError('on the way out')"]
+        assert not caplog.records
+    else:
+        assert caller.got == "old"
+        assert [record.levelno for record in caplog.records] == [logging.WARNING]
+        assert "on the way out" in caplog.text
+    assert cache.statistics().errors == 1
+
+
+async def test_a_load_whose_nursery_is_cancelled_with_it_leaves_no_cause(
+    nursery: trio.Nursery,
+) -> None:
+    async def load(key: str) -> str:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(trio.sleep_forever)
+            inner.start_soon(trio.sleep_forever)
+        raise AssertionError
+
+    async with csjd.open_cache(nursery, ttl=10) as cache:
+        caller = Caller(cache, "a", load)
+        nursery.start_soon(caller)
+        await wait_all_tasks_blocked()
+    await wait_all_tasks_blocked()
+    assert isinstance(caller.error, csjd.CacheClosedError)
+    assert caller.error.__cause__ is None
 
 
 async def test_a_load_given_up_before_the_end_is_counted_once() -> None:

@@ -24,7 +24,7 @@ FLOORS = {
 # in its caller's nursery, and how these sleep.
 BESIDE = {"caching": "_caching", "batching": "_batching"}
 SHARED_WITH_BESIDE = {
-    f"csjd._runtime.{name}" for name in ("annex", "clock", "crew", "home", "parking")
+    f"csjd._runtime.{name}" for name in ("annex", "blame", "clock", "crew", "home", "parking")
 }
 # Public faces: re-exports and nothing else.
 FACES = {"__init__", "stores"}

@@ -103,8 +103,12 @@ class Batch(Flight, Generic[K, V]):
         self.batches.succeeded(self, value)
 
     def absorb(self, error: BaseException) -> bool:
-        """Give *error* to all who wait; False if it is no fetch's and has to go on."""
+        """Give *error* to all who wait; if there are none, log it, or return False."""
         return self.batches.failed(self, error)
+
+    def cut_off(self, cause: BaseException | None) -> None:
+        """Tell all who wait that the loader is closed."""
+        self.batches.cut_off(self, cause)
 
     def cancelled(self) -> None:
         """Hear that the fetch, abandoned before, has ended."""

@@ -29,7 +29,6 @@ from csjd._model.batching import (
     BatchLoaderEvent,
 )
 from csjd._model.errors import BatchLoaderClosedError, WouldDeadlockError
-from csjd._runtime.annex import shareable
 from csjd._runtime.crew import Crew
 
 K = TypeVar("K")
@@ -222,17 +221,13 @@ class Batches(Generic[K, V]):
             self._observers.tell(BatchFetchSucceeded(batch.keys or (), duration))
 
     def failed(self, batch: Batch[K, V], error: BaseException) -> bool:
-        """Book that *error* ended *batch*; False if it has to go on to the nursery."""
+        """Book that *batch* raised *error*; False if nobody hears of it, not even the log."""
         self.give_back(batch)
-        shared = shareable(error)
-        if shared is None:
-            self._cut_off(batch, error)
-            return False
         if batch in self.flying:
-            self._fail(batch, shared)
+            self._fail(batch, error)
             return True
-        if isinstance(shared, Exception):
-            _log.warning("a fetch failed and nobody waits for it", exc_info=shared)
+        if isinstance(error, Exception):
+            _log.warning("a fetch failed and nobody waits for it", exc_info=error)
             return True
         return False
 
@@ -254,13 +249,17 @@ class Batches(Generic[K, V]):
             if self._observers:
                 self._observers.tell(BatchFetchAbandoned(batch.keys))
 
-    def _cut_off(self, batch: Batch[K, V], error: BaseException | None) -> None:
-        """End a batch that ends with the loader, or with the whole program."""
+    def cut_off(self, batch: Batch[K, V], cause: BaseException | None) -> None:
+        """Book that *batch* ended with the loader, or because *cause* ends the whole program."""
+        self.give_back(batch)
+        self._release(batch, cause)
+
+    def _release(self, batch: Batch[K, V], cause: BaseException | None) -> None:
+        """Tell all who wait for *batch* that the loader is closed, and abandon it."""
         if batch not in self.flying:
             return
         closed = BatchLoaderClosedError()
-        if error is not None and not isinstance(error, trio.Cancelled):
-            closed.__cause__ = error
+        closed.__cause__ = cause
         batch.land(None, closed)
         self._abandon(batch)
 
@@ -269,7 +268,7 @@ class Batches(Generic[K, V]):
         """Release everybody, cancel every fetch, and refuse whoever comes later."""
         self.closed = True
         for batch in tuple(self.flying):
-            self._cut_off(batch, None)
+            self._release(batch, None)
 
 
 @trio.lowlevel.disable_ki_protection

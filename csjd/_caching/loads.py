@@ -28,7 +28,6 @@ from csjd._model.caching import (
     CacheLoadSucceeded,
 )
 from csjd._model.errors import CacheClosedError, WouldDeadlockError
-from csjd._runtime.annex import shareable
 from csjd._runtime.crew import Crew, Hand
 from csjd._runtime.home import Home
 from csjd._runtime.parking import Sleepers, sleep_among, wake_all
@@ -85,18 +84,18 @@ class Load(Flight, Generic[K, V]):
             self.loads.succeeded(self, value)
 
     def absorb(self, error: BaseException) -> bool:
-        """Give *error* to all who wait; False if it is no load's and has to go on."""
-        shared = shareable(error)
-        if shared is None:
-            self.loads.cut_off(self, error)
-            return False
+        """Give *error* to all who wait; if there are none, log it, or return False."""
         heard = self.waiters > 0
         if not self.abandoned:
-            self.loads.failed(self, shared)
-        if not heard and isinstance(shared, Exception):
-            _log.warning("a load of %r failed and nobody waits for it", self.key, exc_info=shared)
+            self.loads.failed(self, error)
+        if not heard and isinstance(error, Exception):
+            _log.warning("a load of %r failed and nobody waits for it", self.key, exc_info=error)
             return True
         return heard
+
+    def cut_off(self, cause: BaseException | None) -> None:
+        """Tell all who wait that the cache is closed."""
+        self.loads.cut_off(self, cause)
 
     def cancelled(self) -> None:
         """Hear that the load, abandoned before, has ended: nothing is left to do."""
@@ -270,14 +269,13 @@ class Loads(Generic[K, V]):
         if self._observers:
             self._observers.tell(CacheLoadFailed(load.key, now - load.began, error))
 
-    def cut_off(self, load: Load[K, V], error: BaseException) -> None:
-        """Book that *load* ends with the cache, or with the whole program."""
+    def cut_off(self, load: Load[K, V], cause: BaseException | None) -> None:
+        """Book that *load* ended with the cache, or because *cause* ends the whole program."""
         if load.abandoned:
             return
-        closed = CacheClosedError()
-        if not isinstance(error, trio.Cancelled):
-            closed.__cause__ = error
-        load.error = closed
+        load.error = CacheClosedError() if load.waiters else None
+        if load.error is not None:
+            load.error.__cause__ = cause
         load.land()
         self._abandon(load)
 

@@ -1,13 +1,10 @@
 """A nursery of our own inside the caller's: one child for the caller to see, one error."""
 
-import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Self
 
 import trio
-
-from csjd._model.groups import leaves
 
 
 class Annex:
@@ -68,23 +65,3 @@ class Annex:
     async def wait_ended(self) -> None:
         """Wait until no task of ours is left."""
         await self._ended.wait()
-
-
-def shareable(error: BaseException) -> BaseException | None:
-    """
-    Return what callers get to see of an error that user code raised in a task of ours.
-
-    None means that they are no part of it: the interpreter or Trio ends the task, so the
-    error has to go on to the nursery. A `Cancelled` out of nowhere is turned into a
-    RuntimeError, as raising it in a task that nobody cancelled would end that one too.
-    """
-    kinds = set(map(type, leaves(error)))
-    if kinds & {KeyboardInterrupt, GeneratorExit}:
-        return None
-    if trio.Cancelled in kinds:
-        if trio.current_effective_deadline() == -math.inf:
-            return None
-        stray = RuntimeError("trio.Cancelled was raised although nothing was cancelled")
-        stray.__cause__ = error
-        return stray
-    return error

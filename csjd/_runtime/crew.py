@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import trio
 
+from csjd._runtime.blame import is_cancellation, tell_apart
 from csjd._runtime.isolation import cancel_status
 from csjd._runtime.leaks import close_leaks
 from csjd._runtime.parking import Sleepers, sleep_among, wake_all
@@ -33,7 +34,10 @@ class Work(Protocol):
         """Hear what it returned, perhaps although it was cancelled."""
 
     def absorb(self, error: BaseException) -> bool:
-        """Hear what it raised; False if that has to go on to the nursery."""
+        """Hear of an error of its own; False if nobody else did, so that it has to go on."""
+
+    def cut_off(self, cause: BaseException | None) -> None:
+        """Hear that it ended with its nursery, or because *cause* ends the whole program."""
 
     def cancelled(self) -> None:
         """Hear that it has ended after `Hand.cancel`."""
@@ -94,19 +98,21 @@ class Crew:
     async def _run(self, hand: Hand) -> None:
         hand.task = trio.lowlevel.current_task()
         leak: BaseException | None = None
+        rest: BaseException | None = None
         try:
             with hand._scope:
                 leak = await self._work(hand)
-        except BaseException as error:  # noqa: ASYNC103  # the work says whether it goes on
+        except BaseException as error:  # noqa: ASYNC103  # all but the work's own goes on
             # Trio complains of a leak as well, but does not say whose it is.
-            if hand.work is None or not hand.work.absorb(leak or error):
-                raise leak or error  # noqa: ASYNC104, B904
+            rest = _book(hand.work, leak or error)
+            if rest is not None:
+                raise rest  # noqa: ASYNC104, B904
         else:
             if hand.work is not None:
                 hand.work.cancelled()
         finally:
             # The work knows its hand, and the task's context may know the work: no circles.
-            del hand.task, leak
+            del hand.task, leak, rest
             hand.work = None
 
     async def _work(self, hand: Hand) -> BaseException | None:
@@ -136,3 +142,14 @@ class Crew:
                 self._asleep.pop(hand, None)
                 raise
         return None
+
+
+def _book(work: Work | None, error: BaseException) -> BaseException | None:
+    """Tell *work* what it failed of; return what of that has to go on to the nursery."""
+    if work is None:
+        return error
+    own, rest = tell_apart(error)
+    if own is None:
+        work.cut_off(None if is_cancellation(error) else error)
+        return error
+    return rest if work.absorb(own) else error

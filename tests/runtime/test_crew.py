@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from csjd._model.groups import leaves
 from csjd._runtime import crew as crew_module
 from csjd._runtime.crew import Crew, Hand
 
@@ -37,6 +38,9 @@ class Piece:
     def absorb(self, error: BaseException) -> bool:
         self.ends.append(error)
         return not self.passes_on
+
+    def cut_off(self, cause: BaseException | None) -> None:
+        self.ends.append(("cut off", cause))
 
     def cancelled(self) -> None:
         self.ends.append("cancelled")
@@ -121,16 +125,47 @@ async def test_a_task_whose_work_raised_ends(error: BaseException, nursery: trio
     nursery.cancel_scope.cancel()
 
 
-async def test_what_is_not_absorbed_reaches_the_nursery() -> None:
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+async def test_what_is_not_absorbed_reaches_the_nursery(kind: type[BaseException]) -> None:
+    error = kind()
+
     async def fail() -> None:
         await trio.lowlevel.checkpoint()
-        raise KeyboardInterrupt
+        raise error
 
     piece = Piece(fail, passes_on=True)
-    with pytest.RaisesGroup(KeyboardInterrupt):
+    with pytest.RaisesGroup(kind):
         async with trio.open_nursery() as nursery:
             Crew(nursery, "crew", "code").start(piece)
-    assert len(piece.ends) == 1
+    assert piece.ends == [error if kind is SystemExit else ("cut off", error)]
+
+
+@pytest.mark.parametrize("passes_on", [False, True])
+async def test_an_error_among_cancelled_tasks_is_the_works_own(passes_on: bool) -> None:
+    async def break_down() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise SystemExit(3)
+
+    async def work() -> None:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(break_down)
+            await trio.sleep_forever()
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            await _run(Crew(nursery, "crew", "code"), piece)
+            nursery.cancel_scope.cancel()
+
+    piece = Piece(work, passes_on=passes_on)
+    if passes_on:
+        with pytest.RaisesGroup(pytest.RaisesGroup(SystemExit)):
+            await run()
+    else:
+        await run()
+    (error,) = piece.ends
+    assert [type(leaf) for leaf in leaves(error)] == [SystemExit]
 
 
 @pytest.mark.parametrize("moment", ["before it begins", "before a used task begins", "in it"])
@@ -218,11 +253,12 @@ async def test_ctrl_c_gets_through_though_it_leaves_something_open() -> None:
         await trio.open_nursery().__aenter__()
         raise KeyboardInterrupt
 
-    leaking = Piece(leak, passes_on=True)
+    leaking = Piece(leak)
     with pytest.RaisesGroup(KeyboardInterrupt):
         async with trio.open_nursery() as nursery:
             await _run(Crew(nursery, "crew", "code"), leaking)
-    assert [type(end) for end in leaking.ends] == [KeyboardInterrupt]
+    ((end, cause),) = leaking.ends
+    assert (end, type(cause)) == ("cut off", KeyboardInterrupt)
 
 
 @pytest.mark.parametrize("idle", ["on their way out", "gone"])
@@ -230,14 +266,14 @@ async def test_work_started_in_a_cancelled_nursery_is_cancelled(idle: str) -> No
     async with trio.open_nursery() as nursery:
         crew = Crew(nursery, "crew", "code")
         await _run(crew, Piece(_act))
-        piece = Piece(trio.sleep_forever, passes_on=True)
+        piece = Piece(trio.sleep_forever)
         nursery.cancel_scope.cancel()
         if idle == "gone":
             with trio.CancelScope(shield=True):
                 await wait_all_tasks_blocked()
         crew.start(piece)
         assert piece.ends == []
-    assert [type(end) for end in piece.ends] == [trio.Cancelled]
+    assert piece.ends == [("cut off", None)]
 
 
 async def test_the_crew_protects_its_books_from_ctrl_c_and_leaves_work_as_it_finds_it(
