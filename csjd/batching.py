@@ -167,7 +167,8 @@ async def open_batch_loader(
     Leaving closes it as `BatchLoader.aclose` does, and waits until no task of it is left.
 
     Args:
-        nursery: Where its one task lives; an error that is not a fetch's own reaches it.
+        nursery: Where its one task lives; an error that is not a fetch's own reaches it, and
+            cancels it at once.
         fetch: Called with 1 to *max_batch* distinct keys, in the order they were asked for,
             as a task in a copy of the first caller's context. It returns a mapping from
             key to value. A key that it leaves out is `MissingBatchResultError` for those
@@ -193,7 +194,7 @@ async def open_batch_loader(
         observers=Observers(observers),
     )
     annex = await Annex.open(nursery, "csjd batch loader", batches.close)
-    batches.open(Crew(annex.nursery, "csjd batch", "fetch"))
+    batches.open(Crew(annex.nursery, "csjd batch", "fetch", above=nursery))
     async with annex.ended_on_exit(batches.close, "the batch loader's block was left"):
         yield BatchLoader(batches, annex)
 

@@ -308,7 +308,8 @@ async def open_cache(
     the cache, and waits until no task of it is left.
 
     Args:
-        nursery: Where its one task lives; an error that is not a load's own reaches it.
+        nursery: Where its one task lives; an error that is not a load's own reaches it, and
+            cancels it at once.
         ttl: Seconds for which a value is fresh; > 0, `math.inf` for ever.
         maxsize: Entries held at most, the one unused for longest making room; None: any
             number.
@@ -336,7 +337,7 @@ async def open_cache(
         observers=observers,
     )
     annex = await Annex.open(nursery, "csjd cache", cache._close)
-    cache._loads.open(Crew(annex.nursery, "csjd cache load", "loader"))
+    cache._loads.open(Crew(annex.nursery, "csjd cache load", "loader", above=nursery))
     async with annex.ended_on_exit(cache._close, "the cache's block was left"):
         yield cache
 

@@ -786,6 +786,27 @@ async def test_what_ends_the_program_in_a_fetch_reaches_the_nursery(
         assert isinstance(caller.error.__cause__, kind)
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("wanted", [1, 2])
+async def test_what_ends_the_program_in_a_fetch_is_all_that_the_nursery_raises(
+    kind: type[BaseException], wanted: int
+) -> None:
+    async def fetch(keys: Sequence[int]) -> dict[int, int]:
+        if 1 not in keys:
+            await trio.sleep_forever()
+        await wait_all_tasks_blocked()
+        raise kind
+
+    for _ in range(5):  # in whichever order tasks run
+        with pytest.RaisesGroup(pytest.RaisesGroup(kind)):
+            async with (
+                trio.open_nursery() as nursery,
+                csjd.open_batch_loader(nursery, fetch, max_batch=1, max_concurrent=2) as loader,
+            ):
+                nursery.start_soon(loader.load, 3 - wanted)  # noqa: ASYNC111
+                await loader.load(wanted)
+
+
 # --- the manners of the house ----------------------------------------------------------
 
 

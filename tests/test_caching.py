@@ -1107,6 +1107,45 @@ async def test_what_ends_the_program_in_a_load_reaches_the_nursery(
         assert isinstance(callers[0].error.__cause__, kind)
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("wanted", ["a", "b"])
+async def test_what_ends_the_program_in_a_load_is_all_that_the_nursery_raises(
+    kind: type[BaseException], wanted: str
+) -> None:
+    source = Source()
+
+    async def interrupt(key: str) -> str:
+        await wait_all_tasks_blocked()
+        raise kind
+
+    loaders: dict[str, Loader] = {"a": interrupt, "b": source}
+    for _ in range(5):  # in whichever order tasks run
+        with pytest.RaisesGroup(pytest.RaisesGroup(kind)):
+            async with trio.open_nursery() as nursery, csjd.open_cache(nursery, ttl=10) as cache:
+                for key, load in loaders.items():
+                    nursery.start_soon(cache.get_or_load, key, load)  # noqa: ASYNC111
+                await cache.get_or_load(wanted, loaders[wanted])
+    assert source.cancelled == ["b"] * 5
+
+
+async def test_what_nobody_heard_and_no_log_takes_is_all_that_the_nursery_raises(
+    mock_clock: MockClock,
+) -> None:
+    async def leave(key: str) -> str:
+        await wait_all_tasks_blocked()
+        raise SystemExit(3)
+
+    with pytest.RaisesGroup(pytest.RaisesGroup(SystemExit)):
+        async with (
+            trio.open_nursery() as nursery,
+            csjd.open_cache(nursery, ttl=10, refresh_ahead=5) as cache,
+        ):
+            cache.set("a", "old")
+            mock_clock.jump(6)
+            assert await cache.get_or_load("a", leave) == "old"
+            await cache.get_or_load("b", Source())
+
+
 @pytest.mark.parametrize("broken", ["observer", "random"])
 async def test_what_breaks_while_a_load_is_booked_ends_the_nursery_and_no_caller(
     broken: str,

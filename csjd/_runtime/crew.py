@@ -71,12 +71,17 @@ class Crew:
         nursery: Where they live.
         name: What each is called in Trio's tree.
         code: What the user's code that they run is called if it misbehaves.
+        above: The nursery that ends with theirs, if there is one, and in which what they
+            raise ends up.
     """
 
-    __slots__ = ("_asleep", "_code", "_name", "_nursery")
+    __slots__ = ("_above", "_asleep", "_code", "_name", "_nursery")
 
-    def __init__(self, nursery: trio.Nursery, name: str, code: str) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, name: str, code: str, *, above: trio.Nursery | None = None
+    ) -> None:
         self._nursery = nursery
+        self._above = nursery if above is None else above
         self._name = name
         self._code = code
         self._asleep: dict[Hand, None] = {}
@@ -104,7 +109,7 @@ class Crew:
                 leak = await self._work(hand)
         except BaseException as error:  # noqa: ASYNC103  # all but the work's own goes on
             # Trio complains of a leak as well, but does not say whose it is.
-            rest = _book(hand.work, leak or error)
+            rest = self._book(hand.work, leak or error)
             if rest is not None:
                 raise rest  # noqa: ASYNC104, B904
         else:
@@ -114,6 +119,20 @@ class Crew:
             # The work knows its hand, and the task's context may know the work: no circles.
             del hand.task, leak, rest
             hand.work = None
+
+    def _book(self, work: Work | None, error: BaseException) -> BaseException | None:
+        """Tell *work* what it failed of; return what of that has to go on to the nursery."""
+        own, rest = (None, error) if work is None else tell_apart(error)
+        if own is not None and work is not None and work.absorb(own):
+            return rest
+        cause = None if is_cancellation(error) else error
+        if cause is not None:
+            # As Trio will, when all of ours have ended. Done before anybody is woken for it,
+            # so that those up there are cancelled, and *error* is not one voice among many.
+            self._above.cancel_scope.cancel(f"{self._name} failed")
+        if own is None and work is not None:
+            work.cut_off(cause)
+        return error
 
     async def _work(self, hand: Hand) -> BaseException | None:
         """Work until this hand has to end; return what it has to fail of for a leak."""
@@ -142,14 +161,3 @@ class Crew:
                 self._asleep.pop(hand, None)
                 raise
         return None
-
-
-def _book(work: Work | None, error: BaseException) -> BaseException | None:
-    """Tell *work* what it failed of; return what of that has to go on to the nursery."""
-    if work is None:
-        return error
-    own, rest = tell_apart(error)
-    if own is None:
-        work.cut_off(None if is_cancellation(error) else error)
-        return error
-    return rest if work.absorb(own) else error

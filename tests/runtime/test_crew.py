@@ -140,6 +140,24 @@ async def test_what_is_not_absorbed_reaches_the_nursery(kind: type[BaseException
     assert piece.ends == [error if kind is SystemExit else ("cut off", error)]
 
 
+async def test_what_goes_on_cancels_the_nursery_it_ends_up_in_before_work_hears_of_it() -> None:
+    cancelled: list[bool] = []
+
+    class Noting(Piece):
+        def cut_off(self, cause: BaseException | None) -> None:
+            cancelled.append(above.cancel_scope.cancel_called)
+            super().cut_off(cause)
+
+    async def fail() -> None:
+        await trio.lowlevel.checkpoint()
+        raise KeyboardInterrupt
+
+    with pytest.RaisesGroup(pytest.RaisesGroup(KeyboardInterrupt)):
+        async with trio.open_nursery() as above, trio.open_nursery() as nursery:
+            Crew(nursery, "crew", "code", above=above).start(Noting(fail))
+    assert cancelled == [True]
+
+
 @pytest.mark.parametrize("passes_on", [False, True])
 async def test_an_error_among_cancelled_tasks_is_the_works_own(passes_on: bool) -> None:
     async def break_down() -> None:
