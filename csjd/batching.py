@@ -129,8 +129,7 @@ class BatchLoader(Generic[K, V]):
         batches = self._batches
         flight = boarded()
         inside = flight is not None and any(depends(batch, on=flight) for batch in batches.holding)
-        batches.close()
-        self._annex.cancel("the batch loader was closed")
+        self._annex.close("the batch loader was closed")
         if inside:
             await trio.lowlevel.checkpoint()
         else:
@@ -195,7 +194,7 @@ async def open_batch_loader(
     )
     annex = await Annex.open(nursery, "csjd batch loader", batches.close)
     batches.open(Crew(annex.nursery, "csjd batch", "fetch", above=nursery))
-    async with annex.ended_on_exit(batches.close, "the batch loader's block was left"):
+    async with annex.closed_on_exit("the batch loader's block was left"):
         yield BatchLoader(batches, annex)
 
 

@@ -338,7 +338,7 @@ async def open_cache(
     )
     annex = await Annex.open(nursery, "csjd cache", cache._close)
     cache._loads.open(Crew(annex.nursery, "csjd cache load", "loader", above=nursery))
-    async with annex.ended_on_exit(cache._close, "the cache's block was left"):
+    async with annex.closed_on_exit("the cache's block was left"):
         yield cache
 
 

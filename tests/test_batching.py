@@ -732,6 +732,65 @@ async def test_cancelling_the_nursery_releases_callers_outside_of_it() -> None:
         outside.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("passes", range(5))
+async def test_who_asks_while_the_nursery_ends_hears_that_the_loader_is_closed(
+    passes: int,
+) -> None:
+    async def keep_open(  # noqa: ASYNC114
+        nursery: trio.Nursery, task_status: trio.TaskStatus[Loader]
+    ) -> None:
+        async with csjd.open_batch_loader(nursery, Source(held=True), max_batch=2) as loader:
+            task_status.started(loader)
+            await trio.sleep_forever()
+
+    async def ask(loader: Loader) -> None:
+        for _ in range(passes):
+            await trio.lowlevel.checkpoint()
+        caller = Caller(loader.load, 1)
+        await caller()
+        heard.append(type(caller.error))
+
+    heard: list[type] = []
+    for _ in range(10):  # in whichever order tasks run
+        async with trio.open_nursery() as outside:
+            async with trio.open_nursery() as nursery:
+                loader = await outside.start(keep_open, nursery)  # noqa: ASYNC111
+                outside.start_soon(ask, loader)
+                nursery.cancel_scope.cancel()
+            await wait_all_tasks_blocked()
+            assert loader.statistics().waiting == 0
+            assert loader._batches.collecting is None
+            outside.cancel_scope.cancel()
+    assert heard == [csjd.BatchLoaderClosedError] * 10
+
+
+@pytest.mark.parametrize("how", ["leaving", "aclose"])
+async def test_closing_releases_everybody_though_an_observer_breaks_it(
+    how: str, mock_clock: MockClock
+) -> None:
+    def leave(event: csjd.BatchLoaderEvent) -> None:
+        if isinstance(event, csjd.BatchFetchAbandoned) and broken:
+            raise broken.pop()
+
+    broken = [SystemExit(3)]
+    callers = []
+    async with trio.open_nursery() as outside:
+        with pytest.RaisesGroup(SystemExit, flatten_subgroups=True):
+            async with (
+                trio.open_nursery() as nursery,
+                csjd.open_batch_loader(
+                    nursery, Source(held=True), max_batch=1, max_concurrent=2, observers=[leave]
+                ) as loader,
+            ):
+                callers = await _start(outside, loader.load, 1, 2, 3)
+                if how == "aclose":
+                    await loader.aclose()
+        await wait_all_tasks_blocked()
+        errors = [type(caller.error) for caller in callers]
+        assert errors == [csjd.BatchLoaderClosedError] * 3
+        assert not nursery.child_tasks
+
+
 async def test_a_nursery_that_is_closed_already_is_refused() -> None:
     async with trio.open_nursery() as nursery:
         pass

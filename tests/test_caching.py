@@ -1087,6 +1087,52 @@ async def _keep_open(nursery: trio.Nursery, task_status: trio.TaskStatus[Cache])
         await trio.sleep_forever()
 
 
+@pytest.mark.parametrize("passes", range(5))
+async def test_who_asks_while_the_nursery_ends_hears_that_the_cache_is_closed(passes: int) -> None:
+    async def ask() -> None:
+        for _ in range(passes):
+            await trio.lowlevel.checkpoint()
+        caller = Caller(cache, "a", Source())
+        await caller()
+        heard.append(type(caller.error))
+
+    heard: list[type] = []
+    for _ in range(10):  # in whichever order tasks run
+        async with trio.open_nursery() as outside:
+            async with trio.open_nursery() as nursery:
+                cache = await outside.start(_keep_open, nursery)  # noqa: ASYNC111
+                outside.start_soon(ask)
+                nursery.cancel_scope.cancel()
+            await wait_all_tasks_blocked()
+            assert cache.statistics().loading == 0
+            outside.cancel_scope.cancel()
+    assert heard == [csjd.CacheClosedError] * 10
+
+
+async def test_a_cache_whose_nursery_is_cancelled_is_closed_before_its_last_load_ends(
+    autojump_clock: MockClock,
+) -> None:
+    async def stubborn(key: str) -> str:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+        return key
+
+    async with trio.open_nursery() as outside:
+        async with trio.open_nursery() as nursery:
+            cache = await outside.start(_keep_open, nursery)  # noqa: ASYNC111
+            caller = Caller(cache, "a", stubborn)
+            outside.start_soon(caller)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+            with pytest.raises(csjd.CacheClosedError):
+                cache.set("b", 1)
+        await wait_all_tasks_blocked()
+        assert (caller.got, trio.current_time()) == ("a", 5)
+        outside.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit])
 async def test_what_ends_the_program_in_a_load_reaches_the_nursery(
     kind: type[BaseException],
