@@ -15,6 +15,7 @@ from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 import csjd
 from csjd._batching.batch import Batch
+from csjd._model.groups import leaves
 from csjd._runtime.crew import Hand
 
 Loader = csjd.BatchLoader[Any, Any]
@@ -257,6 +258,28 @@ async def test_a_value_that_is_an_exception_is_raised_for_its_key_alone(
             assert isinstance(caller.error, ValueError)
             assert caller.error.args == ("no two",)
         assert len({id(error), *(id(caller.error) for caller in callers[1:])}) == 3
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_value_that_is_a_cancelled_is_an_error_like_any_other(
+    grouped: bool, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async def fetch(keys: Sequence[int]) -> dict[int, Any]:
+        answers: dict[int, Any] = {}
+        for key in keys:
+            with trio.move_on_after(1):
+                try:
+                    await trio.sleep_forever()
+                except BaseException as error:  # noqa: ASYNC103  the mistake under test
+                    answers[key] = BaseExceptionGroup("two", [error, error]) if grouped else error
+        return answers
+
+    async with csjd.open_batch_loader(nursery, fetch) as loader:
+        for call in (loader.load(1), loader.load_many([1])):
+            with pytest.raises(RuntimeError, match="nothing was cancelled") as caught:
+                await call
+            assert caught.value.__cause__ is not None
+            assert {type(leaf) for leaf in leaves(caught.value.__cause__)} == {trio.Cancelled}
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, BaseException])

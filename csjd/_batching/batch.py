@@ -8,6 +8,7 @@ import trio
 from csjd._core.flights import Flight
 from csjd._core.replicas import replica
 from csjd._model.errors import MissingBatchResultError
+from csjd._runtime.blame import without_cancelled
 from csjd._runtime.crew import Hand
 from csjd._runtime.parking import Sleepers, wake_all
 
@@ -80,7 +81,7 @@ class Batch(Flight, Generic[K, V]):
         if value is _NOTHING:
             raise MissingBatchResultError(key)
         if isinstance(value, BaseException):
-            raise replica(value)
+            raise replica(without_cancelled(value))
         return value  # type: ignore[return-value]  # not _NOTHING, hence a V
 
     def let_go(self) -> None:

@@ -38,9 +38,10 @@ def is_cancellation(error: BaseException) -> bool:
 
 def without_cancelled(error: BaseException) -> BaseException:
     """
-    Return *error*, or a RuntimeError from it if there is a `trio.Cancelled` in it.
+    Return *error*, or, if there is a `trio.Cancelled` in it, a RuntimeError from it.
 
-    That came out of nowhere: raised in a task that nobody cancelled, it would end that too.
+    That is for a Cancelled that came out of nowhere, or was kept from going where it
+    belongs: raised in a task that nobody cancelled, it would end that too.
     """
     if not any(isinstance(leaf, trio.Cancelled) for leaf in leaves(error)):
         return error
