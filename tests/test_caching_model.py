@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import csjd
 
 TTL = 10.0
+FORGOTTEN = "b"  # what an observer deletes whenever it hears that it is being loaded
 KEYS = st.sampled_from("aaabcd")  # one of them often, so that much happens to it
 
 
@@ -44,6 +45,7 @@ class Model:
     maxsize: int | None
     ahead: float
     stale: float
+    forgets: bool
     now: float = 0.0
     entries: OrderedDict[str, Entry] = attrs.field(factory=OrderedDict)
     loads: list[Load] = attrs.field(factory=list)
@@ -92,8 +94,11 @@ class Model:
         entry = self.entries.get(key)
         if entry is None:
             self.misses += 1
-            load = self.linked(key) or self.start(key)
-            load.waiters.append(asked)
+            load = self.linked(key)
+            if load is not None:
+                load.waiters.append(asked)
+            else:
+                self.start(key, asked)
             return
         self.hits += 1
         self.stale_hits += self.now >= entry.expires
@@ -102,11 +107,12 @@ class Model:
         if self.now >= entry.retry_at and self.linked(key) is None:
             self.start(key)
 
-    def start(self, key: str) -> Load:
-        load = Load(key)
-        self.loads.append(load)
+    def start(self, key: str, *waiters: Asked) -> None:
+        self.loads.append(Load(key, waiters=list(waiters)))
         self.started += 1
-        return load
+        if self.forgets and key == FORGOTTEN:
+            self.entries.pop(key, None)
+            self.unlink(key)
 
     def end(self, load: Load, value: Any, *, failed: bool) -> None:
         self.loads.remove(load)
@@ -129,13 +135,22 @@ class Model:
                     self.abandoned += 1
                 return
 
+    def close(self, *, breaks: bool) -> None:
+        for load in self.loads:
+            for asked in load.waiters:
+                asked.expected = "broke" if breaks else "closed"
+        self.loads.clear()
+
 
 class Real:
-    """The cache under test, driven one step at a time."""
+    """The cache under test, driven one step at a time; callers live in *nursery*."""
 
-    def __init__(self, cache: Any, nursery: trio.Nursery) -> None:
-        self.cache = cache
-        self.nursery = nursery
+    cache: Any
+    nursery: trio.Nursery
+
+    def __init__(self, breaks: str) -> None:
+        self.breaks = breaks
+        self.ended = False
         self.running: dict[int, tuple[str, trio.Event, list[Any]]] = {}
         self.count = 0
 
@@ -145,7 +160,12 @@ class Real:
         gate, outcome = trio.Event(), []  # type: ignore[var-annotated]
         self.running[number] = (key, gate, outcome)
         try:
-            await gate.wait()
+            if self.breaks == "in a nursery":
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(self.wait, gate)
+                    await gate.wait()
+            else:
+                await self.wait(gate)
         finally:
             del self.running[number]
         (value,) = outcome
@@ -153,12 +173,23 @@ class Real:
             raise value
         return value
 
+    async def wait(self, gate: trio.Event) -> None:
+        try:
+            await gate.wait()
+        finally:
+            if self.breaks != "never" and not gate.is_set():
+                raise OSError("on the way out")
+
     async def ask(self, key: str, asked: Asked) -> None:
         with asked.scope:
             try:
                 asked.got = await self.cache.get_or_load(key, self.load)
             except LookupError as error:
                 asked.got = error.args[0]
+            except csjd.CacheClosedError:
+                asked.got = "closed"
+            except (OSError, ExceptionGroup):
+                asked.got = "broke"
             return
         asked.got = "gave up"
 
@@ -184,31 +215,61 @@ OPERATION = st.one_of(
     maxsize=st.sampled_from([None, 1, 2, 3]),
     ahead=st.sampled_from([0.0, 4.0]),
     stale=st.sampled_from([0.0, 5.0]),
+    forgets=st.booleans(),
+    breaks=st.sampled_from(["never", "bare", "in a nursery"]),
+    end=st.sampled_from(["callers give up", "the block is left", "the nursery is cancelled"]),
 )
 def test_the_cache_does_what_the_model_does(
-    operations: list[tuple[str, Any]], maxsize: int | None, ahead: float, stale: float
+    operations: list[tuple[str, Any]],
+    maxsize: int | None,
+    ahead: float,
+    stale: float,
+    forgets: bool,
+    breaks: str,
+    end: str,
 ) -> None:
     clock = MockClock()
 
-    async def main() -> None:
-        model = Model(maxsize, ahead, stale)
-        async with (
-            trio.open_nursery() as nursery,
-            csjd.open_cache(
-                nursery, ttl=TTL, maxsize=maxsize, refresh_ahead=ahead, serve_stale=stale
-            ) as cache,
-        ):
-            real = Real(cache, nursery)
-            callers: list[Asked] = []
-            for number, (kind, argument) in enumerate(operations):
-                await step(model, real, clock, callers, kind, argument, number)
-                check(model, real, callers)
-            for caller in callers:
-                caller.scope.cancel()
-            await wait_all_tasks_blocked()
-        assert not real.running
+    def forget(event: csjd.CacheEvent) -> None:
+        if forgets and event.key == FORGOTTEN and isinstance(event, csjd.CacheLoadStarted):
+            real.cache.delete(FORGOTTEN)
 
+    async def main() -> None:
+        async with trio.open_nursery() as real.nursery:
+            async with (
+                trio.open_nursery() as nursery,
+                csjd.open_cache(
+                    nursery,
+                    ttl=TTL,
+                    maxsize=maxsize,
+                    refresh_ahead=ahead,
+                    serve_stale=stale,
+                    observers=[forget],
+                ) as real.cache,
+            ):
+                for number, (kind, argument) in enumerate(operations):
+                    await step(model, real, clock, callers, kind, argument, number)
+                    check(model, real, callers)
+                if end == "callers give up":
+                    for caller in callers:
+                        caller.scope.cancel()
+                        if caller.expected == "waits":
+                            model.give_up(caller)
+                    await wait_all_tasks_blocked()
+                    check(model, real, callers)
+                elif end == "the nursery is cancelled":
+                    nursery.cancel_scope.cancel()
+            model.close(breaks=breaks != "never")
+            await wait_all_tasks_blocked()
+            assert [asked.got for asked in callers] == [asked.expected for asked in callers]
+            assert real.cache.statistics().loading == 0
+            assert not real.running
+            real.ended = True
+
+    model, real = Model(maxsize, ahead, stale, forgets), Real(breaks)
+    callers: list[Asked] = []
     trio.run(main, clock=clock)
+    assert real.ended  # and no Cancelled out of nowhere has cancelled all that in silence
 
 
 async def step(
