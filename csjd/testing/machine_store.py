@@ -249,8 +249,10 @@ class StoreMachine(LivesMachine):
         life = self.shadow
         if self.dispatcher.state is not DispatcherState.RUNNING or life.limbo:
             return
+        if job_id in self.model.reserved:  # by another job, or it is being requeued just now
+            return
         kept = [letter.job.id for letter in self.guest.call(self.dispatcher.dead_letters)]
-        if job_id not in kept:  # it is being requeued or discarded just now
+        if job_id not in kept:  # it is being discarded just now
             return
         if not again:
             self.guest.spawn(self._discard, job_id, patience)
