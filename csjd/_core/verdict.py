@@ -85,9 +85,10 @@ def judge(
         delay = _delay(error, job, policy, attempt, random)
     except KeyboardInterrupt:
         raise
-    except BaseException as broken:
+    except BaseException as broken:  # noqa: ASYNC103  from plain code comes no cancellation
         # The policy is the caller's code: what it raises ends its job, not the lane.
-        return Verdict(Kind.FAIL, _caused(broken, error), timed_out=timed_out)
+        failure = _caused(broken, error)
+        return Verdict(Kind.FAIL, failure, timed_out=timed_out)  # noqa: ASYNC104
     if delay is None:
         return Verdict(Kind.FAIL, error, timed_out=timed_out)
     return Verdict(Kind.RETRY, error, delay if asked is None else asked, timed_out=timed_out)

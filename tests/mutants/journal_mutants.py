@@ -13,6 +13,7 @@ import attrs
 import msgspec
 import trio
 
+from csjd._core.dead_letters import Buried
 from csjd._core.entry import Entry
 from csjd._model.storing import (
     NEVER,
@@ -39,7 +40,7 @@ from csjd._runtime import (
     recovering as recovering_module,
 )
 from csjd._runtime.journal import Journal
-from csjd._runtime.keeping import Admitting
+from csjd._runtime.keeping import Admitting, Discarding, Keeping
 from csjd._runtime.notes import Notes
 from csjd._runtime.recovering import Recovering
 from tests.mutants.planting import Mutant, Planting, replace
@@ -237,6 +238,15 @@ def _start_not_waited_for() -> Planting:
     return replace(Journal, "announce", lambda original: announce)
 
 
+def _discard_not_waited_for() -> Planting:
+    async def discard(self: Keeping, buried: Buried) -> None:
+        self.journal.submit(Discarding([Discarded(buried.order)], self, buried))
+        self.scheduler.backlog.dead_letters.take_out(buried.job_id)
+        await trio.lowlevel.checkpoint()
+
+    return replace(Keeping, "discard", lambda original: discard)
+
+
 def _clock_of_trio() -> float:
     clock = trio.lowlevel.current_clock()
     return clock.current_time()
@@ -292,9 +302,7 @@ JOURNAL_MUTANTS = (
         "A cancellation reported before it was kept.",
         _instead(Journal, "settle", _checkpoint),
     ),
-    Mutant(
-        "J discard early", "A discard nobody waits for.", _instead(Journal, "flush", _checkpoint)
-    ),
+    Mutant("J discard early", "A discard nobody waits for.", _discard_not_waited_for),
     Mutant("J no ends", "Ends not written.", _without(Ended)),
     Mutant("J no deaths", "Dead letters not written.", _without(DeadLettered, Halted)),
     Mutant(
@@ -302,9 +310,9 @@ JOURNAL_MUTANTS = (
         "Deaths of crashes not written.",
         _instead(Notes, "crashed", _nothing),
     ),
-    Mutant("J no back-off", "Used attempts not written.", _without(Postponed)),
+    Mutant("J no backoff", "Used attempts not written.", _without(Postponed)),
     Mutant("J attempts", "Attempts begin at nought again.", _changed(Postponed, attempts=0)),
-    Mutant("J dues", "Back-off forgotten.", _changed(Postponed, due=0.0)),
+    Mutant("J dues", "Backoff forgotten.", _changed(Postponed, due=0.0)),
     Mutant("J delays", "Delays forgotten.", _changed(Accepted, due=None)),
     Mutant("J places", "Places not written.", _without(Placed)),
     Mutant(
