@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -40,7 +40,7 @@ class Notes:
     started: set[int] = attrs.field(factory=set)
     """Orders of the jobs that the store believes to be running."""
 
-    def succeeded(self, ends: Iterable[tuple[int, float]], now: float) -> list[Operation]:
+    def succeeded(self, ends: Sequence[tuple[int, float]], now: float) -> list[Operation]:
         """
         Return what tells of jobs that have succeeded.
 

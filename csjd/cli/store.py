@@ -14,7 +14,7 @@ import attrs
 
 import csjd
 from csjd import stores
-from csjd.cli import streams
+from csjd.cli import _streams as streams
 
 FAILED: Final = 3
 
