@@ -17,6 +17,7 @@ import csjd
 from csjd._batching.batch import Batch
 from csjd._model.groups import leaves
 from csjd._runtime.crew import Hand
+from tests.breaking_down import break_down_when_cancelled
 
 Loader = csjd.BatchLoader[Any, Any]
 
@@ -574,17 +575,8 @@ async def test_an_abandoned_fetch_that_breaks_is_logged(
 async def test_what_a_fetch_raises_in_a_nursery_as_it_is_closed_is_its_own(
     end: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def break_down() -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            raise ValueError("on the way out")
-
     async def fetch(keys: Sequence[int]) -> dict[int, int]:
-        async with trio.open_nursery() as inner:
-            inner.start_soon(break_down)
-            await trio.sleep_forever()
-        raise AssertionError
+        await break_down_when_cancelled()
 
     async with (
         trio.open_nursery() as outside,

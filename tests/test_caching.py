@@ -19,6 +19,7 @@ import csjd
 from csjd._caching.loads import Load
 from csjd._model.groups import leaves
 from csjd._runtime.crew import Hand
+from tests.breaking_down import break_down_when_cancelled
 
 Cache = csjd.TTLCache[Any, Any]
 Loader = Callable[[Any], Awaitable[Any]]
@@ -1258,17 +1259,8 @@ async def test_a_key_that_cannot_be_compared_is_refused_alone(
 async def test_what_a_load_raises_in_a_nursery_as_it_is_closed_is_its_own(
     end: str, waits: bool, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def break_down() -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            raise ValueError("on the way out")
-
     async def load(key: str) -> str:
-        async with trio.open_nursery() as inner:
-            inner.start_soon(break_down)
-            await trio.sleep_forever()
-        raise AssertionError
+        await break_down_when_cancelled()
 
     async with (
         trio.open_nursery() as outside,

@@ -28,12 +28,24 @@ class Home:
         Raises:
             RuntimeError: This is another thread, or another Trio run.
         """
-        try:
-            here = trio.lowlevel.current_trio_token()
-        except RuntimeError:  # no Trio run at all
-            here = None
-        if here is not self._token:
-            raise RuntimeError(
-                f"the {self._owner} was called from outside its Trio run: from one of its "
-                "threads use trio.from_thread.run or trio.from_thread.run_sync"
-            )
+        require_run(self._token, f"the {self._owner}", "its")
+
+
+def require_run(token: trio.lowlevel.TrioToken, what: str, whose: str) -> None:
+    """
+    Refuse to be called from anywhere but the Trio run of *token*.
+
+    Args:
+        token: The run's.
+        what: What was called, for the message.
+        whose: Whose run that is, as a possessive.
+
+    Raises:
+        RuntimeError: This is another thread, or another Trio run.
+    """
+    if not (trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is token):
+        raise RuntimeError(
+            f"{what} was called from outside {whose} Trio run: from one of its threads use "
+            "trio.from_thread.run or trio.from_thread.run_sync, from any other thread the same "
+            "with trio_token="
+        )

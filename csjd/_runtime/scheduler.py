@@ -57,6 +57,7 @@ from csjd._model.lifecycle import (
 from csjd._model.metrics import DeadLetter, SessionInfo, StuckHandler
 from csjd._model.storing import DueKind
 from csjd._runtime.current import enclosing_lane
+from csjd._runtime.home import require_run
 from csjd._runtime.lane import LaneTask
 from csjd._runtime.receipts import outcome_of
 from csjd._runtime.stacks import stack_of
@@ -515,14 +516,8 @@ class Scheduler:
         Raises:
             RuntimeError: This is another thread, or another Trio run.
         """
-        if self.token is None:
-            return
-        if not (trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self.token):
-            raise RuntimeError(
-                f"{method} was called from outside the dispatcher's Trio run: from one of its "
-                "threads use trio.from_thread.run or trio.from_thread.run_sync, from any other "
-                "thread the same with trio_token="
-            )
+        if self.token is not None:
+            require_run(self.token, method, "the dispatcher's")
 
     # --- telling -----------------------------------------------------------------------
 

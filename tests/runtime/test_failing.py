@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 import csjd
 from csjd import Job
+from tests.breaking_down import break_down_when_cancelled
 from tests.runtime.scene import ONCE, balanced, opened, submit, work
 
 STEADY = csjd.Retry(max_attempts=3, min_delay=1, jitter=0)
@@ -226,16 +227,8 @@ def test_job_that_was_interrupted_is_not_begun_anew_on_the_way_out() -> None:
 async def test_error_of_a_handler_that_the_program_cancels_does_not_end_the_program(
     autojump_clock: MockClock,
 ) -> None:
-    async def fail_on_the_way_out() -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            raise ValueError("clean-up")
-
     async def handler(job: Job) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(fail_on_the_way_out)
-            await trio.sleep_forever()
+        await break_down_when_cancelled()
 
     async with trio.open_nursery() as nursery, csjd.open_dispatcher(nursery) as dispatcher:
         dispatcher.register("t", handler)
