@@ -208,8 +208,8 @@ def found_segment(
         salt=files.entropy(SALT_BYTES),
     )
     name = segment_name(first)
-    room = (reserve, must_fit)
-    segment = _make_beside(files, directory, name + ".tmp", header, founding, room)
+    rooms = [reserve + files.growth, reserve, *([] if must_fit else [0])]
+    segment = _make_beside(files, directory, name + ".tmp", header, founding, rooms)
     try:
         directory.rename(name + ".tmp", name)
         directory.sync()
@@ -225,7 +225,7 @@ def _make_beside(
     name: str,
     header: Header,
     founding: Sequence[Founding],
-    room: tuple[int, bool],
+    rooms: Sequence[int],
 ) -> Segment:
     try:
         file = directory.create(name)
@@ -233,7 +233,7 @@ def _make_beside(
         raise NotMadeError(str(error)) from error
     try:
         end = _fill(file, header, founding)
-        allocated = _allocate_ahead(file, end, *room, growth=files.growth)
+        allocated = _allocate_ahead(file, end, rooms)
         file.sync()
     except OSError as error:
         file.close()
@@ -271,19 +271,15 @@ def _fill(file: File, header: Header, founding: Sequence[Founding]) -> int:
     return end
 
 
-def _allocate_ahead(file: File, end: int, reserve: int, must_fit: bool, *, growth: int) -> int:
-    """Allocate room if there is any; without it the segment still serves what fits."""
-    try:
-        file.allocate(end, reserve + growth)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-    else:
-        return end + reserve + growth
-    try:
-        file.allocate(end, reserve)
-    except OSError as error:
-        if error.errno not in NO_ROOM or must_fit:
-            raise
-        return end
-    return end + reserve
+def _allocate_ahead(file: File, end: int, rooms: Sequence[int]) -> int:
+    """Allocate the first of so many bytes that there is room for; return where they end."""
+    for room in rooms:
+        try:
+            if room:
+                file.allocate(end, room)
+        except OSError as error:
+            if error.errno not in NO_ROOM or room == rooms[-1]:
+                raise
+        else:
+            break
+    return end + room

@@ -259,6 +259,8 @@ class _SimFile:
     def allocate(self, offset: int, count: int) -> None:
         if error := self._fs._about_to("allocate", self._name):
             raise error
+        if count <= 0:
+            raise OSError(errno.EINVAL, "Invalid argument")  # as posix_fallocate(3)
         self._fs._take_room(self._inode, offset + count, all_of_it=True)
         if offset + count > len(self._inode.current):
             self._change(_Resize(offset + count))

@@ -168,3 +168,10 @@ def test_fields_that_an_earlier_version_did_not_have_have_their_defaults() -> No
     assert list(stores.export_lines("sim", files=theirs)) == list(
         stores.export_lines("sim", files=ours)
     )
+
+
+def test_import_goes_without_room_ahead_where_there_is_none() -> None:
+    disk = SimFs(time=NOW, room=8_000, growth=1 << 20)
+    taken = take(LINES, disk)
+    assert taken == len(LINES) - 2
+    assert [json.loads(line) for line in stores.export_lines("sim", files=disk)] == LINES
