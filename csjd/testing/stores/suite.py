@@ -92,12 +92,14 @@ class JobStoreSuite:
             max_attempts=7,
             timeout=float("inf"),
             metadata=b"\x80",
+            delay=7.5,
         )
         jobs = [first, accepted(5, id="mid"), accepted(6, id="alpha", payload=bytes(range(256)))]
         recovery = self._told_after(jobs[:1], jobs[1:])
         check([job.order for job in recovery.live], [1, 5, 6], "not in order of acceptance")
         check([job.accepted for job in recovery.live], jobs, "a job has changed")
         check([job.due for job in recovery.live], [2e9, None, None], "due times have changed")
+        check([job.delay for job in recovery.live], [7.5, None, None], "delays have changed")
         check(recovery.next_order, 7, "`next_order` is not above every order used")
 
     def test_dead_letters_come_back_in_the_order_in_which_they_died(self) -> None:
